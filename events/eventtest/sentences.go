@@ -331,10 +331,12 @@ func tooLate(t *testing.T, w *world) {
 }
 
 func newcomer(t *testing.T, w *world) {
-	a, _ := w.node(t)
+	a, faults := w.node(t)
 	publish(t, a, changed(a1, 1, 1))
+	faults.Mute(true)
 	b, _ := w.node(t)
 	l := subscribe(t, b, a1, b1) // suspect because joined
+	faults.Mute(false)
 	l.await(t, func() bool { return l.suspects(a1) })
 	l.wantQuiet(t, quiet)
 	l.wantSuspect(t, events.ShardOf(a1)) // once more, and only where something was published
