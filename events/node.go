@@ -158,27 +158,28 @@ func signal(c chan struct{}) {
 func (n *Node) send() {
 	ticker := time.NewTicker(n.options.Heartbeat)
 	defer ticker.Stop()
-	var spare batch
-	n.beat(false)
+	last, spare := n.flush(batch{})
+	n.beat(last, false)
 	for {
 		select {
 		case <-n.outbox.wake:
-			spare = n.flush(spare)
+			_, spare = n.flush(spare)
+			continue
 		case <-n.beatNow:
-			n.beat(false)
 		case <-ticker.C:
-			n.beat(false)
 		case <-n.done:
-			n.flush(spare)
-			n.beat(true)
+			last, _ = n.flush(spare)
+			n.beat(last, true)
 			return
 		}
+		last, spare = n.flush(spare)
+		n.beat(last, false)
 	}
 }
 
-// flush sends all that waits. It returns the batch for the next time.
-func (n *Node) flush(spare batch) batch {
-	b := n.outbox.take(spare)
+// flush sends all that waits. It returns the numbers that were given out by then, and the batch for the next time.
+func (n *Node) flush(spare batch) (numbers, batch) {
+	b, last := n.outbox.take(spare)
 	start := 0
 	for _, item := range b.items {
 		if err := n.transport.Hint(item.account, b.frames[start:item.end]); err != nil {
@@ -189,13 +190,14 @@ func (n *Node) flush(spare batch) batch {
 		}
 		start = item.end
 	}
-	return b
+	return last, b
 }
 
-func (n *Node) beat(goodbye bool) {
+// beat says the numbers of what was sent, behind what was sent.
+func (n *Node) beat(last numbers, goodbye bool) {
 	frame := appendBeat(nil, beat{
 		incarnation: n.incarnation, goodbye: goodbye,
-		patience: uint64(n.options.Silence.Milliseconds()), last: n.outbox.numbers(),
+		patience: uint64(n.options.Silence.Milliseconds()), last: last.list(),
 	})
 	if err := n.transport.Beat(frame); err != nil {
 		n.options.Log.Debug("heartbeat not sent", zap.Error(err))

@@ -8,9 +8,23 @@ type outbox struct {
 	limit int
 
 	mu     sync.Mutex
-	last   [Shards]uint64
+	last   numbers
 	batch  batch
 	closed bool
+}
+
+// numbers are the last that were given out in each shard.
+type numbers [Shards]uint64
+
+// list returns those of the shards that have any.
+func (n *numbers) list() []lastNumber {
+	var list []lastNumber
+	for shard, number := range n {
+		if number > 0 {
+			list = append(list, lastNumber{Shard(shard), number})
+		}
+	}
+	return list
 }
 
 // batch is frames, one behind the other.
@@ -51,26 +65,13 @@ func (o *outbox) put(incarnation uint64, hints []Event) (dropped int, err error)
 	return dropped, err
 }
 
-// take returns what waits, and leaves the spare's memory in its place.
-func (o *outbox) take(spare batch) batch {
+// take returns what waits, with the numbers given out until then, and leaves the spare's memory in its place.
+func (o *outbox) take(spare batch) (batch, numbers) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	b := o.batch
 	o.batch = batch{spare.frames[:0], spare.items[:0]}
-	return b
-}
-
-// numbers returns the last numbers of the shards that have any.
-func (o *outbox) numbers() []lastNumber {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	var list []lastNumber
-	for shard, number := range o.last {
-		if number > 0 {
-			list = append(list, lastNumber{Shard(shard), number})
-		}
-	}
-	return list
+	return b, o.last
 }
 
 func (o *outbox) close() {

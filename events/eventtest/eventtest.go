@@ -32,11 +32,12 @@ const (
 	quiet     = 4 * gap // for what must not come
 )
 
-// Accounts a1 and a2 share a shard, b has another.
+// Accounts a1 and a2 share a shard, b1 and c1 have others.
 const (
 	a1 int64 = 0x0123456789abcd11
 	a2 int64 = 0x0000000000000211
 	b1 int64 = 0x7fffffffffffff22
+	c1 int64 = 0x0000000000000033
 )
 
 // world is a subtest's cluster.

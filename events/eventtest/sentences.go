@@ -332,14 +332,15 @@ func tooLate(t *testing.T, w *world) {
 
 func newcomer(t *testing.T, w *world) {
 	a, faults := w.node(t)
-	publish(t, a, changed(a1, 1, 1))
-	faults.Mute(true)
+	witness, _ := w.node(t)
+	afterAll(t, a, witness, changed(a1, 1, 1))
+	faults.Mute(true) // so that the newcomer follows before it hears the numbers
 	b, _ := w.node(t)
-	l := subscribe(t, b, a1, b1) // suspect because joined
+	l := subscribe(t, b, a1, b1, c1) // suspect because joined
 	faults.Mute(false)
 	l.await(t, func() bool { return l.suspects(a1) })
 	l.wantQuiet(t, quiet)
-	l.wantSuspect(t, events.ShardOf(a1)) // once more, and only where something was published
+	l.wantSuspect(t, events.ShardOf(a1), events.ShardOf(b1)) // once more, where something was published
 }
 
 func goodbye(t *testing.T, w *world) {
@@ -363,7 +364,7 @@ func goodbye(t *testing.T, w *world) {
 
 func silence(t *testing.T, w *world) {
 	a, faults := w.nodeWith(t, events.Options{Silence: time.Second})
-	b, _ := w.node(t)
+	b, _ := w.nodeWith(t, events.Options{Silence: time.Second})
 	l := subscribe(t, b, a1, b1)
 	publish(t, a, changed(a1, 1, 1), changed(b1, 1, 1))
 	l.awaitEvent(t, changed(b1, 1, 1))
@@ -381,7 +382,7 @@ func silence(t *testing.T, w *world) {
 
 func restarted(t *testing.T, w *world) {
 	a, faults := w.nodeWith(t, events.Options{Silence: time.Second})
-	b, _ := w.node(t)
+	b, _ := w.nodeWith(t, events.Options{Silence: time.Second})
 	l := subscribe(t, b, a1, b1)
 	publish(t, a, changed(a1, 1, 1))
 	l.awaitEvent(t, changed(a1, 1, 1))
