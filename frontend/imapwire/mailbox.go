@@ -1,0 +1,52 @@
+package imapwire
+
+import (
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Mailbox reads the name of a mailbox: modified UTF-7, or UTF-8 when d.UTF8 is set. It returns UTF-8 in Unicode's form
+// NFC, with INBOX in capitals also where it is the first level of a name in the hierarchy of "/" (RFC 9051 §5.1).
+// Which names may be used is the caller's to say.
+func (d *Decoder) Mailbox() string {
+	return FoldInbox(d.mailboxName(d.astring(classAString, "a mailbox name")))
+}
+
+// ListMailbox reads a pattern of LIST, in which "%" and "*" are wildcards, decoded like a name; INBOX is not folded
+// (list-mailbox, RFC 9051 §9).
+func (d *Decoder) ListMailbox() string {
+	return d.mailboxName(d.astring(classList, "a mailbox pattern"))
+}
+
+func (d *Decoder) mailboxName(b []byte) string {
+	if d.err != nil {
+		return ""
+	}
+	name := string(b)
+	if d.UTF8 {
+		if !utf8.ValidString(name) {
+			d.Fail("mailbox name is not valid UTF-8")
+			return ""
+		}
+		return norm.NFC.String(name)
+	}
+	name, err := DecodeUTF7(name)
+	if err != nil {
+		d.Fail("mailbox name is not valid modified UTF-7")
+		return ""
+	}
+	return norm.NFC.String(name)
+}
+
+// FoldInbox returns name with INBOX in capitals where it is the whole name, or its first level.
+func FoldInbox(name string) string {
+	const inbox = "INBOX"
+	if len(name) < len(inbox) || !equalFold(name[:len(inbox)], inbox) {
+		return name
+	}
+	if len(name) == len(inbox) || name[len(inbox)] == '/' {
+		return inbox + name[len(inbox):]
+	}
+	return name
+}
