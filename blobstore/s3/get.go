@@ -1,0 +1,172 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+
+	"starling/blobstore"
+)
+
+// Get implements blobstore.Store.
+func (s *Store) Get(ctx context.Context, key blobstore.Key, offset, length int64) (io.ReadCloser, error) {
+	if err := key.Check(); err != nil {
+		return nil, err
+	}
+	if err := blobstore.CheckRange(offset, length); err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	r := &reader{s: s, ctx: ctx, key: key, at: offset, want: math.MaxInt64}
+	if length > 0 && length < math.MaxInt64-offset {
+		r.want = offset + length
+	}
+	r.short = length > 0
+	err := s.retry.do(ctx, r.open)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
+	return r, nil
+}
+
+// reader reads from at to the smaller of want and total. It opens the object anew when a connection breaks, and insists on
+// the same ETag then.
+type reader struct {
+	s     *Store
+	ctx   context.Context
+	key   blobstore.Key
+	at    int64 // offset in the object of the next byte
+	want  int64 // offset after the last byte asked for; math.MaxInt64: the end
+	short bool  // an object that ends before want is io.ErrUnexpectedEOF
+
+	body  io.ReadCloser // nil after a break
+	total int64         // the object's size
+	etag  string
+	tries int // in a row, without a byte
+
+	closed bool
+}
+
+// open sends a request for what is missing.
+func (r *reader) open() error {
+	var opts minio.GetObjectOptions
+	ranged := r.at > 0 || r.want < math.MaxInt64
+	switch {
+	case r.want < math.MaxInt64:
+		opts.Set("Range", fmt.Sprintf("bytes=%d-%d", r.at, r.want-1))
+	case ranged:
+		opts.Set("Range", fmt.Sprintf("bytes=%d-", r.at))
+	}
+	if r.etag != "" {
+		opts.Set("If-Match", `"`+r.etag+`"`)
+	}
+	body, info, header, err := r.s.core.GetObject(r.ctx, r.s.conf.Bucket, r.s.name(r.key), opts)
+	if err != nil {
+		return classify(err)
+	}
+	total := info.Size
+	if ranged {
+		total, err = checkRange(header, r.at)
+	}
+	if err == nil && total < 0 {
+		err = &failure{blobstore.ErrUnavailable, errors.New("the answer does not say how long it is"), true}
+	}
+	if err != nil {
+		return errors.Join(err, body.Close())
+	}
+	r.body, r.total, r.etag = body, total, info.ETag
+	return nil
+}
+
+// checkRange returns the object's size from an answer that must be the range from offset: a server or a proxy that
+// ignores Range sends the whole object, whose bytes would be taken for others.
+func checkRange(header http.Header, offset int64) (total int64, err error) {
+	v := header.Get("Content-Range")
+	span, size, ok := strings.Cut(strings.TrimPrefix(v, "bytes "), "/")
+	first, _, ok2 := strings.Cut(span, "-")
+	from, err1 := strconv.ParseInt(first, 10, 64)
+	total, err2 := strconv.ParseInt(size, 10, 64)
+	if !ok || !ok2 || err1 != nil || err2 != nil || from != offset {
+		return 0, &failure{blobstore.ErrUnavailable, fmt.Errorf("asked for the range from %d, the answer is %q", offset, v), false}
+	}
+	return total, nil
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if r.closed {
+		return 0, fs.ErrClosed
+	}
+	for {
+		if err := blobstore.ContextError(r.ctx); err != nil {
+			return 0, fmt.Errorf("get %s: %w", r.key, err)
+		}
+		end := min(r.want, r.total)
+		switch {
+		case r.at < end:
+		case r.short && r.total < r.want:
+			return 0, io.ErrUnexpectedEOF
+		default:
+			return 0, io.EOF
+		}
+		n, err := r.readOn(p[:min(int64(len(p)), end-r.at)])
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// readOn reads from the connection that is open, or opens one. It returns 0, nil when a connection broke and another try
+// is due.
+func (r *reader) readOn(p []byte) (int, error) {
+	var err error
+	if r.body == nil {
+		err = r.open()
+	}
+	if err == nil {
+		var n int
+		n, err = r.body.Read(p)
+		r.at += int64(n)
+		if n > 0 {
+			r.tries = 0
+		}
+		if n > 0 || err == nil {
+			return n, nil
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		err = errors.Join(err, r.body.Close())
+		r.body = nil
+		err = &failure{blobstore.ErrUnavailable, err, true}
+	}
+	if ctxErr := blobstore.ContextError(r.ctx); ctxErr != nil {
+		return 0, fmt.Errorf("get %s: %w", r.key, ctxErr)
+	}
+	r.tries++
+	if !temporary(err) || r.tries >= r.s.conf.Attempts {
+		return 0, fmt.Errorf("get %s from offset %d: %w", r.key, r.at, err)
+	}
+	return 0, r.s.retry.pause(r.ctx, r.tries)
+}
+
+// Close implements io.Closer.
+func (r *reader) Close() error {
+	r.closed = true
+	if r.body == nil {
+		return nil
+	}
+	err := r.body.Close()
+	r.body = nil
+	return err
+}

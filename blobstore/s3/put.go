@@ -1,0 +1,105 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"starling/blobstore"
+)
+
+// maxSingle is what one PUT can carry: Amazon's limit, which others have too. It is far above any mail.
+const maxSingle = 5 << 30
+
+// Put implements blobstore.Store. It is always one PUT: a multipart upload would cost three requests and leave parts behind
+// when a node dies.
+func (s *Store) Put(ctx context.Context, key blobstore.Key, r io.ReadSeeker, size int64) (blobstore.PutResult, error) {
+	if err := key.Check(); err != nil {
+		return blobstore.PutResult{}, err
+	}
+	if size > maxSingle {
+		return blobstore.PutResult{}, fmt.Errorf("put %s: %w: %d bytes are more than one PUT can carry", key, blobstore.ErrBody, size)
+	}
+	body, err := blobstore.NewBody(r, size)
+	if err != nil {
+		return blobstore.PutResult{}, fmt.Errorf("put %s: %w", key, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.conf.Deadline)
+	defer cancel()
+	var date time.Time
+	err = s.retry.do(ctx, func() (err error) {
+		date, err = s.putOnce(ctx, key, body)
+		return err
+	})
+	if err != nil {
+		return blobstore.PutResult{}, fmt.Errorf("put %s: %w", key, err)
+	}
+	return blobstore.PutResult{Date: date}, nil
+}
+
+// errNoDate is not temporary: a server that leaves the header out will do so again.
+var errNoDate = errors.New("the answer to the PUT has no Date header")
+
+func (s *Store) putOnce(ctx context.Context, key blobstore.Key, body *blobstore.Body) (time.Time, error) {
+	if err := body.Rewind(); err != nil {
+		return time.Time{}, err
+	}
+	var date time.Time
+	try := &attempt{ctx: ctx, body: body}
+	_, err := s.core.PutObject(context.WithValue(ctx, dateKey{}, &date), s.conf.Bucket, s.name(key), try, body.Size(), "", "", minio.PutObjectOptions{})
+	bodyErr := try.end()
+	switch {
+	case bodyErr != nil:
+		return time.Time{}, bodyErr
+	case err != nil:
+		return time.Time{}, classify(err)
+	case !body.Done():
+		return time.Time{}, &failure{blobstore.ErrUnavailable, errors.New("the server answered before it had the whole body"), true}
+	case date.IsZero():
+		return time.Time{}, &failure{blobstore.ErrUnavailable, errNoDate, false}
+	}
+	return date, nil
+}
+
+// attempt is the body of one request. A request that has failed may still be read from by the connection's goroutine;
+// once end has returned, it gets nothing more, so that the next attempt has the body for itself. It cannot seek: the client
+// library would otherwise rewind on its own.
+type attempt struct {
+	ctx context.Context // ends the reading with the request, before more is sent
+
+	mu    sync.Mutex
+	body  *blobstore.Body
+	ended bool
+	err   error
+}
+
+var errEnded = errors.New("request has ended")
+
+func (a *attempt) Read(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return 0, errEnded
+	}
+	n, err := a.body.Read(p)
+	if err != nil && err != io.EOF {
+		a.err = err
+	}
+	if ctxErr := a.ctx.Err(); ctxErr != nil {
+		return 0, ctxErr
+	}
+	return n, err
+}
+
+// end takes the body away from the request and returns the error with which reading it failed.
+func (a *attempt) end() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	return a.err
+}

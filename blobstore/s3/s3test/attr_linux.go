@@ -1,0 +1,8 @@
+package s3test
+
+import "syscall"
+
+// processAttr keeps the terminal's Ctrl-C from the server, and ends it with us.
+func processAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
