@@ -126,19 +126,20 @@ func (n *Node) Counters() Counters {
 	return c
 }
 
-// Close sends what still waits, says goodbye to the other nodes, and ends all subscriptions. It waits for the network
+// Close ends all subscriptions, sends what still waits, and says goodbye to the other nodes. It waits for the network
 // as long as the transport does. It can be called again.
 func (n *Node) Close() error { return n.close() }
 
 func (n *Node) stop() error {
 	n.outbox.close()
+	var errs []error
+	for _, s := range n.receiver.close() {
+		errs = append(errs, s.Close())
+	}
 	close(n.done)
 	n.running.Wait()
-	err := n.transport.Close()
-	for _, s := range n.receiver.close() {
-		err = errors.Join(err, s.Close())
-	}
-	if err != nil {
+	errs = append(errs, n.transport.Close())
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close the event bus: %w", err)
 	}
 	return nil
