@@ -9,6 +9,11 @@ const (
 	MissingDomain  = "MISSING_DOMAIN"
 )
 
+var (
+	missingMailbox = []byte(MissingMailbox)
+	missingDomain  = []byte(MissingDomain)
+)
+
 const maxAddresses = 2000 // in all envelopes of a message
 
 // AppendAddresses appends the addresses of a field's value (RFC 5322 §3.4, §4.4) in the
@@ -39,8 +44,7 @@ type addressParser struct {
 }
 
 func parseAddresses(dst []Address, value []byte, mem *arena, room int) []Address {
-	var scratch [256]byte
-	p := addressParser{b: value, mem: mem, dst: dst, max: len(dst) + room, text: scratch[:0], at: -1}
+	p := addressParser{b: value, mem: mem, dst: dst, max: len(dst) + room, text: mem.scratch[:0], at: -1}
 	for p.i < len(p.b) && len(p.dst) < p.max {
 		p.step()
 	}
@@ -48,6 +52,7 @@ func parseAddresses(dst []Address, value []byte, mem *arena, room int) []Address
 	if p.open {
 		p.emit(Address{})
 	}
+	mem.scratch = p.text
 	return p.dst
 }
 
@@ -104,6 +109,11 @@ func (p *addressParser) step() {
 		p.i = end
 	default:
 		start := p.i
+		if n := encodedWord(p.b[p.i:]); n > 0 {
+			p.i += n
+			p.put(p.b[start:p.i])
+			return
+		}
 		for p.i++; p.i < len(p.b) && isAtom[p.b[p.i]]; p.i++ {
 		}
 		p.put(p.b[start:p.i])
@@ -117,6 +127,27 @@ var isAtom = func() (t [256]bool) {
 	}
 	return t
 }()
+
+// encodedWord returns the length of the encoded word (RFC 2047 §2) that b begins with, 0 if there is none. Many
+// senders leave characters in it that end an atom.
+func encodedWord(b []byte) int {
+	if len(b) < 2 || b[0] != '=' || b[1] != '?' {
+		return 0
+	}
+	marks := 0
+	for i := 2; i < len(b) && b[i] > ' '; i++ {
+		if b[i] != '?' {
+			continue
+		}
+		if marks++; marks == 3 {
+			if i+1 < len(b) && b[i+1] == '=' {
+				return i + 2
+			}
+			return 0
+		}
+	}
+	return 0
+}
 
 // put adds to the text, as a new word if there was white space.
 func (p *addressParser) put(b []byte) {
@@ -250,9 +281,9 @@ func (p *addressParser) flush() {
 		if len(p.text) > 0 {
 			a.Name = p.mem.hold(p.text)
 		}
-		a.Mailbox, a.Host = []byte(MissingMailbox), []byte(MissingDomain)
+		a.Mailbox, a.Host = missingMailbox, missingDomain
 	default:
-		a.Mailbox, a.Host = p.mem.hold(p.text), []byte(MissingDomain)
+		a.Mailbox, a.Host = p.mem.hold(p.text), missingDomain
 	}
 	if a.Name == nil && len(p.comment) > 0 {
 		a.Name = p.mem.unfold(p.comment)
@@ -267,7 +298,7 @@ func (p *addressParser) split(from int) (mailbox, host []byte) {
 	if p.at >= from {
 		local, domain = p.text[from:p.at], p.text[p.at+1:]
 	}
-	mailbox, host = []byte(MissingMailbox), []byte(MissingDomain)
+	mailbox, host = missingMailbox, missingDomain
 	if len(local) > 0 {
 		mailbox = p.mem.hold(local)
 	}

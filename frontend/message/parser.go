@@ -375,13 +375,19 @@ func (p *Parser) closeDown(depth int, end int64) {
 		}
 		part := &p.s.Parts[e.part]
 		end = max(end, part.BodyStart)
-		part.End, part.Lines = end, p.lines-e.lines
-		if end < p.off {
-			part.Lines--
+		part.End = end
+		if part.kind == kindMessage || part.IsText() {
+			part.Lines = p.lines - e.lines
+			if end < p.off {
+				part.Lines--
+			}
 		}
 		if part.kind == kindMultipart && part.Children == 0 {
 			part.Children = 1
-			child := Part{HeaderStart: part.BodyStart, BodyStart: part.BodyStart, End: end, Lines: part.Lines}
+			child := Part{HeaderStart: part.BodyStart, BodyStart: part.BodyStart, End: end, Lines: p.lines - e.lines}
+			if end < p.off {
+				child.Lines--
+			}
 			p.s.describe(&child, nil, false)
 			p.s.Parts = append(p.s.Parts, child)
 		}

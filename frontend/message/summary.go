@@ -21,13 +21,13 @@ type Summary struct {
 	cut uint64 // bit i: fields[i] was longer than what Header keeps of it
 
 	// Backing memory of the above, reused by Unmarshal.
-	raw      []byte
-	mem      arena
-	params   []Param
-	langs    [][]byte
-	addrs    []Address
-	stack    []openNode
-	compress []byte
+	raw    []byte
+	frame  []byte
+	mem    arena
+	params []Param
+	langs  [][]byte
+	addrs  []Address
+	stack  []openNode
 }
 
 // Part is a MIME entity (RFC 2045 §2.4): the message, a part of a multipart, or the
@@ -49,7 +49,7 @@ type Part struct {
 	// HeaderStart, BodyStart and End are offsets in the message: the header
 	// with its empty line is [HeaderStart, BodyStart), the body [BodyStart, End).
 	HeaderStart, BodyStart, End int64
-	// Lines is the number of line ends in the body.
+	// Lines is the number of line ends in the body of a text or message part, else 0.
 	Lines int64
 
 	// Children is how many parts a multipart has (at least 1), 1 for a
@@ -156,8 +156,9 @@ func (s *Summary) Child(i, n int) int {
 	return c
 }
 
-// link fills Parent and Next of all parts from their order and Children.
-func (s *Summary) link() {
+// link fills Parent and Next of all parts from their order and Children. It reports whether
+// they make one tree.
+func (s *Summary) link() bool {
 	s.stack = s.stack[:0]
 	for i := range s.Parts {
 		p := &s.Parts[i]
@@ -173,11 +174,19 @@ func (s *Summary) link() {
 			}
 			top.last = i
 			top.left--
+		} else if i > 0 {
+			return false
 		}
 		if p.Children > 0 {
 			s.stack = append(s.stack, openNode{part: i, last: -1, left: p.Children})
 		}
 	}
+	for _, open := range s.stack {
+		if open.left > 0 {
+			return false
+		}
+	}
+	return len(s.Parts) > 0
 }
 
 // openNode is a part whose children are still to come.
@@ -186,7 +195,10 @@ type openNode struct {
 }
 
 // arena holds small texts; what it returned stays valid when it grows.
-type arena struct{ buf []byte }
+type arena struct {
+	buf     []byte
+	scratch []byte // for what is put together before it is held
+}
 
 const arenaChunk = 16 << 10
 

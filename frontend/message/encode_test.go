@@ -1,0 +1,114 @@
+package message
+
+import (
+	"bytes"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func TestSummaryRoundTrip(t *testing.T) {
+	t.Parallel()
+	var again Summary // reused: what one message leaves must not show in the next
+	for _, path := range corpus(t) {
+		s := parse(readFile(t, path))
+		b, err := s.AppendBinary([]byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Unmarshal(b[1:]); err != nil {
+			t.Fatalf("%s: %v", filepath.Base(path), err)
+		}
+		if got, want := dumpAll(&again), dumpAll(s); got != want {
+			t.Fatalf("%s: stored:\n%s\nread:\n%s", filepath.Base(path), want, got)
+		}
+	}
+}
+
+func TestSummarySize(t *testing.T) {
+	t.Parallel()
+	var sizes []int
+	total := 0
+	for _, path := range corpus(t) {
+		b, err := parse(readFile(t, path)).MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, len(b))
+		total += len(b)
+	}
+	slices.Sort(sizes)
+	mean, median := total/len(sizes), sizes[len(sizes)/2]
+	t.Logf("mean %d, median %d, 90%% %d, largest %d", mean, median, sizes[len(sizes)*9/10], sizes[len(sizes)-1])
+	if median > 300 {
+		t.Errorf("median %d octets a mail, want at most 300", median)
+	}
+}
+
+func stored(b *testing.B) [][]byte {
+	var out [][]byte
+	for _, path := range corpus(b) {
+		s, err := parse(readFile(b, path)).MarshalBinary()
+		if err != nil {
+			b.Fatal(err)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func BenchmarkUnmarshal(b *testing.B) {
+	all := stored(b)
+	var s Summary
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if err := s.Unmarshal(all[i%len(all)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkMarshal(b *testing.B) {
+	var all []*Summary
+	for _, path := range corpus(b) {
+		all = append(all, parse(readFile(b, path)))
+	}
+	var buf []byte
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		buf, _ = all[i%len(all)].AppendBinary(buf[:0])
+		i++
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	var all []byte
+	for _, path := range corpus(b)[:200] {
+		all = append(all, readFile(b, path)...)
+	}
+	mail := append([]byte("Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n"), bytes.ReplaceAll(all, []byte("\n--"), []byte("\n"))...)
+	b.SetBytes(int64(len(mail)))
+	b.ReportAllocs()
+	for b.Loop() {
+		parse(mail)
+	}
+}
+
+func BenchmarkParseCorpus(b *testing.B) {
+	var all [][]byte
+	total := 0
+	for _, path := range corpus(b) {
+		all = append(all, readFile(b, path))
+		total += len(all[len(all)-1])
+	}
+	b.SetBytes(int64(total / len(all)))
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		parse(all[i%len(all)])
+		i++
+	}
+}

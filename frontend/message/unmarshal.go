@@ -1,0 +1,222 @@
+package message
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// MarshalBinary returns the stored form of the summary. It implements [encoding.BinaryMarshaler].
+func (s *Summary) MarshalBinary() ([]byte, error) { return s.AppendBinary(nil) }
+
+// UnmarshalBinary is [Summary.Unmarshal] for [encoding.BinaryUnmarshaler].
+func (s *Summary) UnmarshalBinary(b []byte) error { return s.Unmarshal(b) }
+
+// Unmarshal reads the stored form of a summary into s, and reuses the memory that s has from
+// earlier; what was got from s before must not be used any more. It keeps
+// no reference to b. Errors are [ErrCorrupt], after which s may only be used for another Unmarshal.
+func (s *Summary) Unmarshal(b []byte) error {
+	s.Parts, s.Envelopes = s.Parts[:0], s.Envelopes[:0]
+	s.params, s.langs, s.addrs = s.params[:0], s.langs[:0], s.addrs[:0]
+	s.mem.reset()
+	if len(b) < 2 || b[0] != formatVersion {
+		return fmt.Errorf("read version: %w", ErrCorrupt)
+	}
+	switch b[1] {
+	case dictPlain:
+		s.raw = append(s.raw[:0], b[2:]...)
+	case dictFirst:
+		s.frame = append(append(s.frame[:0], zstdMagic...), b[2:]...)
+		raw, err := decoder().DecodeAll(s.frame, s.raw[:0])
+		if err != nil {
+			return fmt.Errorf("decompress: %w: %w", ErrCorrupt, err)
+		}
+		s.raw = raw
+	default:
+		return fmt.Errorf("dictionary %d: %w", b[1], ErrCorrupt)
+	}
+	d := payload{b: s.raw}
+	s.read(&d)
+	if d.bad || len(d.b) > 0 || !s.link() || !s.nested() {
+		return fmt.Errorf("read payload: %w", ErrCorrupt)
+	}
+	s.derive()
+	return nil
+}
+
+func (s *Summary) read(d *payload) {
+	s.cut = d.uvarint()
+	s.Header = d.bytes()
+	s.Preview = d.bytes()
+	n := d.count(maxParts)
+	at := int64(0)
+	for range n {
+		if d.bad {
+			return
+		}
+		s.Parts = append(s.Parts, Part{})
+		p := &s.Parts[len(s.Parts)-1]
+		s.readPart(d, p, at)
+		if at = p.End; p.Children > 0 {
+			at = p.BodyStart
+		}
+	}
+}
+
+func (s *Summary) readPart(d *payload, p *Part, at int64) {
+	has, rare := d.byte(), byte(0)
+	if has&hasRare != 0 {
+		rare = d.byte()
+	}
+	switch p.kind = kind(has & hasKind); p.kind {
+	case kindLeaf:
+	case kindMultipart:
+		p.Children = d.count(maxParts)
+		d.bad = d.bad || p.Children == 0
+	case kindMessage:
+		p.Children = 1
+	default:
+		d.bad = true
+	}
+	p.HeaderStart = at + d.length()
+	p.BodyStart = p.HeaderStart + d.length()
+	p.End = p.BodyStart + d.length()
+	d.bad = d.bad || p.End > maxLength
+	p.Type = d.word()
+	if p.kind == kindMessage || p.IsText() {
+		p.Lines = d.length()
+	}
+	p.Subtype = d.word()
+	p.Params = s.readParams(d)
+	p.Encoding = d.word()
+	if has&hasHeader != 0 {
+		p.header = d.bytes()
+	}
+	if has&hasID != 0 {
+		p.ID = d.bytes()
+	}
+	if has&hasDescription != 0 {
+		p.Description = d.bytes()
+	}
+	if has&hasDisposition != 0 {
+		p.Disposition = d.word()
+		p.DispositionParams = s.readParams(d)
+	}
+	if rare&hasMD5 != 0 {
+		p.MD5 = d.bytes()
+	}
+	if rare&hasLanguage != 0 {
+		n := len(s.langs)
+		for range d.count(maxParams) {
+			s.langs = append(s.langs, d.word())
+		}
+		p.Language = s.langs[n:len(s.langs):len(s.langs)]
+	}
+	if rare&hasLocation != 0 {
+		p.Location = d.bytes()
+	}
+}
+
+func (s *Summary) readParams(d *payload) []Param {
+	n := len(s.params)
+	for range d.count(maxParams + 1) {
+		s.params = append(s.params, Param{d.word(), d.word()})
+	}
+	if len(s.params) == n {
+		return nil
+	}
+	return s.params[n:len(s.params):len(s.params)]
+}
+
+// nested reports whether each part lies inside its parent, and messages inside of
+// messages have envelopes.
+func (s *Summary) nested() bool {
+	for i := range s.Parts {
+		p := &s.Parts[i]
+		if p.Parent < 0 {
+			if p.header != nil {
+				return false
+			}
+			continue
+		}
+		parent := &s.Parts[p.Parent]
+		if p.End > parent.End || (p.header != nil) != (parent.kind == kindMessage) {
+			return false
+		}
+	}
+	return true
+}
+
+const maxLength = 1 << 50 // octets of a message
+
+// payload reads the payload. After the first thing that is wrong bad is set and all else is zero.
+type payload struct {
+	b   []byte
+	bad bool
+}
+
+func (d *payload) uvarint() uint64 {
+	if len(d.b) > 0 && d.b[0] < 0x80 {
+		v := d.b[0]
+		d.b = d.b[1:]
+		return uint64(v)
+	}
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *payload) fail() {
+	d.b, d.bad = nil, true
+}
+
+func (d *payload) byte() byte {
+	if len(d.b) == 0 {
+		d.fail()
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
+func (d *payload) length() int64 {
+	v := d.uvarint()
+	if v > maxLength {
+		d.fail()
+		return 0
+	}
+	return int64(v)
+}
+
+func (d *payload) count(most int) int {
+	v := d.uvarint()
+	if v > uint64(most) {
+		d.fail()
+		return 0
+	}
+	return int(v)
+}
+
+func (d *payload) bytes() []byte { return d.take(d.uvarint()) }
+
+func (d *payload) take(n uint64) []byte {
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return []byte{}
+	}
+	v := d.b[:n:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *payload) word() []byte {
+	n := d.uvarint()
+	if n < uint64(len(words)) {
+		return wordBytes[n]
+	}
+	return d.take(n - uint64(len(words)))
+}
