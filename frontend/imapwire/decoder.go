@@ -169,9 +169,10 @@ func (d *Decoder) begin() error {
 	if err := d.Discard(); err != nil {
 		return err
 	}
-	d.err, d.broken, d.tag, d.depth = nil, false, "", 0
+	d.err, d.tag, d.depth, d.tail = nil, "", 0, literalTail{}
 	d.left, d.memory = d.limits.Line, d.limits.Literal
 	if d.pos == d.end && !d.fill() {
+		d.broken = false // nothing was lost: after a deadline, say, the next call reads again
 		return d.err
 	}
 	d.open = true

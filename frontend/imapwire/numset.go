@@ -13,7 +13,8 @@ import (
 type Range struct{ Lo, Hi uint32 }
 
 // A NumSet is a set of UIDs or sequence numbers (sequence-set, RFC 9051 §9). The zero value is empty. What depends on
-// the mailbox, "*" and "$", is kept apart: Resolve replaces "*", and Saved says that "$" was named (RFC 5182 §2.1).
+// the mailbox, "*" and "$", is kept apart: Resolve replaces "*", and Saved says that "$" was named (RFC 5182 §2.1). Copies
+// share their numbers: only one of them may be added to.
 type NumSet struct {
 	Saved bool // "$" is in the set: the result that SEARCH saved, which the caller adds
 
@@ -110,17 +111,13 @@ func (s NumSet) Highest() uint32 {
 }
 
 // Resolve returns the numbers from 1 to highest that are in the set, where "*" stands for highest: the highest number in
-// use. In an empty mailbox, of highest 0, there are none. Saved is kept.
+// use. In an empty mailbox, of highest 0, there are none. Saved is kept. The result shares nothing with s.
 func (s NumSet) Resolve(highest uint32) NumSet {
 	out := NumSet{Saved: s.Saved}
 	if highest == 0 {
 		return out
 	}
 	n := sort.Search(len(s.ranges), func(i int) bool { return s.ranges[i].Lo > highest })
-	if !s.star && (n == 0 || s.ranges[n-1].Hi <= highest) {
-		out.ranges = s.ranges[:n:n]
-		return out
-	}
 	out.ranges = slices.Clone(s.ranges[:n])
 	if n > 0 {
 		out.ranges[n-1].Hi = min(out.ranges[n-1].Hi, highest)

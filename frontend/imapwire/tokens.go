@@ -136,28 +136,38 @@ func (d *Decoder) quoted() []byte {
 		d.expected("a quoted string")
 		return nil
 	}
-	// take would start a new token at each escape, so the pieces are gathered from its start.
-	b := d.tok[:0]
+	b, ok := d.quotedBytes(d.tok[:0])
+	d.tok = b
+	if !ok {
+		// What looks like the header of a literal at the end of the broken line is one for Discard, wherever the error is.
+		for _, c := range b {
+			d.tail.feed(c)
+		}
+		return nil
+	}
+	if !utf8.Valid(b) {
+		d.Fail("invalid UTF-8 in a quoted string")
+		return nil
+	}
+	return b
+}
+
+// quotedBytes appends the string up to its closing quote, and reports whether there is one.
+func (d *Decoder) quotedBytes(b []byte) ([]byte, bool) {
 	for {
 		c, ok := d.peek()
-		if !ok {
-			return nil
-		}
 		switch {
+		case !ok:
+			return b, false
 		case c == '"':
 			d.skip()
-			d.tok = b
-			if !utf8.Valid(b) {
-				d.Fail("invalid UTF-8 in a quoted string")
-				return nil
-			}
-			return b
+			return b, true
 		case c == '\\':
 			d.skip()
 			c, ok = d.peek()
 			if !ok || c != '"' && c != '\\' {
 				d.expected("'\"' or '\\' after '\\'")
-				return nil
+				return append(b, '\\'), false
 			}
 			d.skip()
 			b = append(b, c)
@@ -165,7 +175,7 @@ func (d *Decoder) quoted() []byte {
 			b = d.takeQuoted(b)
 		default:
 			d.expected("the end of the quoted string")
-			return nil
+			return b, false
 		}
 	}
 }
