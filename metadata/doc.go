@@ -1,0 +1,46 @@
+// Package metadata keeps tenants, accounts, mailboxes and what changes of
+// messages in PostgreSQL. It is the only package that says SQL.
+//
+// # What stands where
+//
+// A mailbox has one row, which answers SELECT and STATUS: counters, UIDNEXT,
+// modseq, the names of its keywords. What may change of a message, its flags
+// and its modseq, is a slot of a [Chunk], 128 to a row, packed. What never
+// changes of it is a row of its own, written once. An expunged message keeps
+// slot and row until the collector takes them.
+//
+// # How a change is made
+//
+// The node holds the chunks of a mailbox as of some [Version], computes the
+// new ones, and calls [DB.Commit]. That is one statement in one round trip. It
+// begins with a compare-and-set on the mailbox row, and all else hangs on it:
+// if the version is no longer the current one, nothing happens and the error
+// is [ErrConflict]. If it is, nobody has committed since, so the images are
+// right. UIDs and modseqs thus become visible in order and without gaps. A
+// node that has lost takes the row lock first, by [DB.CommitLocked].
+//
+// Everybody who writes flags, messages or shares of objects does it that way,
+// the collector included. [DB.Load] reads a mailbox, or what changed of it
+// since a version, in one statement, so that the modseq and the chunks are of
+// one moment.
+//
+// # What can go wrong
+//
+// A connection may be lost when the commit was sent and its answer was not
+// seen. Commit then looks, under the row's lock, whether it happened; only if
+// that cannot be found out is the error [ErrInDoubt].
+//
+// After a failover or a restore numbers may be given out twice. The epoch of
+// the database tells: a mailbox whose row carries another one jumps, far
+// enough that no number means two things (see [Mailbox.Jumps]).
+//
+// # Rules for those who write SQL here
+//
+// Every table of an account leads its key with account_id, every statement
+// names it, and no statement or reference crosses accounts (the directory of
+// tenants, domains and addresses apart). There are no sequences and no state
+// of the session, so a pooler in transaction mode may stand between. Never
+// join flags or message to unnest in an UPDATE or a SELECT: the plan may read
+// the whole mailbox. Locks are taken in the order mailboxes by id, quota,
+// shares of objects, threads; account rows before mailboxes.
+package metadata

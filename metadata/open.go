@@ -1,0 +1,347 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Config says how to reach PostgreSQL. Zero fields have the stated defaults.
+type Config struct {
+	// DSN is a connection string of libpq, as URL or as keywords. It must lead to
+	// the primary; of several hosts the one that takes writes is chosen.
+	DSN string
+	// MaxConns bounds the connections. Default 8.
+	MaxConns int
+	// CommandConns is how many of them are kept for what clients wait for: work
+	// through Background never takes them. Default 2; less than MaxConns.
+	CommandConns int
+	// QueryMode is how statements are sent: "cache_statement" (default) prepares
+	// them on each connection, for direct connections and poolers that know
+	// prepared statements; "cache_describe" and "exec" keep nothing on the server,
+	// for other poolers in transaction mode. With the latter two the settings of
+	// the role count (Migrate makes them), and the timeouts below are not sent.
+	QueryMode string
+	// AcquireTimeout is how long a call waits for a connection. Default 2 s.
+	AcquireTimeout time.Duration
+	// LockTimeout is how long a statement waits for a row. Default 3 s.
+	LockTimeout time.Duration
+	// StatementTimeout bounds a statement. Default 15 s. The client waits 5 s longer.
+	StatementTimeout time.Duration
+	// IdleInTransaction frees the rows that a node holds that hangs between the two
+	// halves of a locked commit. Default 5 s.
+	IdleInTransaction time.Duration
+	// DeadPeer is when either side gives up a connection whose other end is gone.
+	// Default 10 s.
+	DeadPeer time.Duration
+	// ResolveTimeout is how long Commit tries to find out what became of a commit
+	// whose answer was lost. Default 10 s.
+	ResolveTimeout time.Duration
+	// DialLimit is how many connections are made at a time. Default 2.
+	DialLimit int
+	// MinBackoff and MaxBackoff are the pauses after a connection that could not be
+	// made: doubled each time, with jitter. Defaults 50 ms and 5 s.
+	MinBackoff, MaxBackoff time.Duration
+}
+
+func (c *Config) defaults() error {
+	for _, field := range []struct {
+		value *time.Duration
+		or    time.Duration
+	}{
+		{&c.AcquireTimeout, 2 * time.Second},
+		{&c.LockTimeout, 3 * time.Second},
+		{&c.StatementTimeout, 15 * time.Second},
+		{&c.IdleInTransaction, 5 * time.Second},
+		{&c.DeadPeer, 10 * time.Second},
+		{&c.ResolveTimeout, 10 * time.Second},
+		{&c.MinBackoff, 50 * time.Millisecond},
+		{&c.MaxBackoff, 5 * time.Second},
+	} {
+		if *field.value == 0 {
+			*field.value = field.or
+		}
+		if *field.value < 0 {
+			return errors.New("a timeout is negative")
+		}
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = 8
+	}
+	if c.CommandConns == 0 {
+		c.CommandConns = min(2, c.MaxConns-1)
+	}
+	if c.DialLimit == 0 {
+		c.DialLimit = 2
+	}
+	switch {
+	case c.MaxConns < 2 || c.MaxConns > 10_000:
+		return fmt.Errorf("%d connections: want 2 to 10,000", c.MaxConns)
+	case c.CommandConns < 0 || c.CommandConns >= c.MaxConns:
+		return fmt.Errorf("%d of %d connections kept for commands: want fewer", c.CommandConns, c.MaxConns)
+	case c.DialLimit < 0:
+		return fmt.Errorf("%d dials at a time: want at least 1", c.DialLimit)
+	}
+	return nil
+}
+
+// execMode refuses the modes that go wrong behind a pooler: "describe_exec"
+// mixes up the statements of its clients.
+func execMode(name string) (pgx.QueryExecMode, error) {
+	switch name {
+	case "", "cache_statement":
+		return pgx.QueryExecModeCacheStatement, nil
+	case "cache_describe":
+		return pgx.QueryExecModeCacheDescribe, nil
+	case "exec":
+		return pgx.QueryExecModeExec, nil
+	}
+	return 0, fmt.Errorf("query mode %q: want cache_statement, cache_describe or exec", name)
+}
+
+// DB is the database. It may be used by many goroutines.
+type DB struct {
+	pool       *pgxpool.Pool
+	config     Config
+	background chan struct{} // permits; nil: none needed
+	trips      *atomic.Int64
+}
+
+// Open connects to PostgreSQL. It fails if PostgreSQL does not answer, and if
+// the schema is not one that this release supports.
+func Open(ctx context.Context, c Config) (*DB, error) {
+	if err := c.defaults(); err != nil {
+		return nil, fmt.Errorf("configure the database: %w", err)
+	}
+	config, err := c.pool()
+	if err != nil {
+		return nil, fmt.Errorf("configure the database: %w", err)
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	db := &DB{pool: pool, config: c, trips: new(atomic.Int64)}
+	if err := db.checkSchema(ctx); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (c *Config) pool() (*pgxpool.Config, error) {
+	mode, err := execMode(c.QueryMode)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgxpool.ParseConfig(c.DSN)
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig.DefaultQueryExecMode = mode
+	config.ConnConfig.StatementCacheCapacity = 256
+	config.ConnConfig.DescriptionCacheCapacity = 256
+	config.ConnConfig.OnNotice = noteDoubt
+	if config.ConnConfig.ValidateConnect == nil {
+		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	if mode == pgx.QueryExecModeCacheStatement {
+		c.sessionSettings(config.ConnConfig.RuntimeParams)
+	}
+	config.MaxConns = int32(c.MaxConns) //nolint:gosec // bounded by defaults
+	config.MaxConnLifetimeJitter = 5 * time.Minute
+	// A ping would be a second round trip; what a dead connection does is dealt with anyway.
+	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	pace := newPace(c, config.ConnConfig.DialFunc)
+	config.BeforeConnect = pace.before
+	config.ConnConfig.Tracer = pace
+	config.ConnConfig.DialFunc = pace.dial
+	config.ConnConfig.ConnectTimeout = c.DeadPeer
+	return config, nil
+}
+
+func (c *Config) sessionSettings(params map[string]string) {
+	ms := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	params["plan_cache_mode"] = "force_generic_plan"
+	params["default_transaction_isolation"] = "read committed"
+	params["lock_timeout"] = ms(c.LockTimeout)
+	params["statement_timeout"] = ms(c.StatementTimeout)
+	params["idle_in_transaction_session_timeout"] = ms(c.IdleInTransaction)
+	params["client_connection_check_interval"] = ms(c.DeadPeer)
+	params["tcp_user_timeout"] = ms(c.DeadPeer)
+}
+
+// pace limits how many connections are made at a time, and how soon after one
+// that could not be made the next is tried.
+type pace struct {
+	permits  chan struct{}
+	dialer   pgconn.DialFunc
+	min, max time.Duration
+
+	mu    sync.Mutex
+	pause time.Duration // 0: the last one worked
+	next  time.Time
+}
+
+func newPace(c *Config, dialer pgconn.DialFunc) *pace {
+	return &pace{permits: make(chan struct{}, c.DialLimit), dialer: dialer, min: c.MinBackoff, max: c.MaxBackoff}
+}
+
+func (p *pace) before(ctx context.Context, _ *pgx.ConnConfig) error {
+	p.mu.Lock()
+	wait := time.Until(p.next)
+	p.mu.Unlock()
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (p *pace) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	select {
+	case p.permits <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-p.permits }()
+	return p.dialer(ctx, network, addr)
+}
+
+// TraceConnectStart is there because pgx asks for it.
+func (p *pace) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	return ctx
+}
+
+// TraceConnectEnd notes how it went, the server's answer included.
+func (p *pace) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if data.Err == nil {
+		p.pause, p.next = 0, time.Time{}
+		return
+	}
+	p.pause = min(max(2*p.pause, p.min), p.max)
+	p.next = time.Now().Add(p.pause/2 + rand.N(p.pause)) //nolint:gosec // jitter
+}
+
+// TraceQueryStart is there because pgx takes only tracers of queries.
+func (p *pace) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd is there because pgx takes only tracers of queries.
+func (p *pace) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (db *DB) checkSchema(ctx context.Context) error {
+	var schema, oldest int
+	err := db.row(ctx, "read the number of the schema", `
+select schema, oldest_reader
+from cluster`, nil, &schema, &oldest)
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "42P01" {
+		return fmt.Errorf("the database has no schema: run starling migrate")
+	}
+	if err != nil {
+		return err
+	}
+	if schema < schemaSupported {
+		return fmt.Errorf("the database has schema %d, this release needs %d: run starling migrate", schema, schemaSupported)
+	}
+	if oldest > schemaSupported {
+		return fmt.Errorf("the database has schema %d and asks for releases that know %d, this one knows %d: use a newer release", schema, oldest, schemaSupported)
+	}
+	return nil
+}
+
+// Close waits for what is under way and closes all connections.
+func (db *DB) Close() { db.pool.Close() }
+
+// Background is the same database for work that no client waits for: it never
+// takes the connections that are kept for commands.
+func (db *DB) Background() *DB {
+	back := *db
+	back.background = make(chan struct{}, db.config.MaxConns-db.config.CommandConns)
+	return &back
+}
+
+// Ping says whether PostgreSQL answers, and takes writes.
+func (db *DB) Ping(ctx context.Context) error {
+	var standby bool
+	if err := db.row(ctx, "ping", `select pg_is_in_recovery()`, nil, &standby); err != nil {
+		return err
+	}
+	if standby {
+		return fmt.Errorf("ping: the server is a standby: %w", ErrUnavailable)
+	}
+	return nil
+}
+
+// Warnings are the settings of the server with which acknowledged changes may
+// be lost, a sentence each.
+func (db *DB) Warnings(ctx context.Context) ([]string, error) {
+	var fsync, pages, commit, standbys string
+	err := db.row(ctx, "read the settings of the server", `
+select current_setting('fsync'), current_setting('full_page_writes'),
+  current_setting('synchronous_commit'), current_setting('synchronous_standby_names')`,
+		nil, &fsync, &pages, &commit, &standbys)
+	if err != nil {
+		return nil, err
+	}
+	var warnings []string
+	for _, setting := range []struct {
+		bad  bool
+		text string
+	}{
+		{fsync == "off", "fsync is off: a crash of the machine destroys the database"},
+		{pages == "off", "full_page_writes is off: a crash of the machine can destroy the database"},
+		{commit == "off", "synchronous_commit is off: a crash of PostgreSQL loses acknowledged changes"},
+		{standbys == "", "no synchronous standby is named: a failover can lose acknowledged changes"},
+		{standbys != "" && commit == "local", "synchronous_commit is local: a failover can lose acknowledged changes"},
+	} {
+		if setting.bad {
+			warnings = append(warnings, setting.text)
+		}
+	}
+	return warnings, nil
+}
+
+// Stats are figures of a DB since Open, Background ones included.
+type Stats struct {
+	RoundTrips   int64 // statements and pipelines that were sent and waited for; preparing apart
+	Conns, Idle  int   // connections now
+	Acquires     int64
+	AcquireWaits int64         // acquires that found no idle connection
+	AcquireTime  time.Duration // sum over all
+	Dials        int64
+}
+
+// Stats returns the figures of now.
+func (db *DB) Stats() Stats {
+	s := db.pool.Stat()
+	return Stats{
+		RoundTrips:   db.trips.Load(),
+		Conns:        int(s.TotalConns()),
+		Idle:         int(s.IdleConns()),
+		Acquires:     s.AcquireCount(),
+		AcquireWaits: s.EmptyAcquireCount(),
+		AcquireTime:  s.AcquireDuration(),
+		Dials:        s.NewConnsCount(),
+	}
+}

@@ -1,0 +1,120 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Usage is how much an account holds, what is expunged not counted.
+func (db *DB) Usage(ctx context.Context, account AccountID) (Quota, error) {
+	var used Quota
+	err := db.row(ctx, "read the usage", `
+select q.bytes, q.messages
+from quota q
+where q.account_id = $1::bigint
+union all
+select coalesce(sum(m.bytes), 0)::bigint, coalesce(sum(m.messages), 0)::bigint
+from mailbox m
+where m.account_id = $1::bigint
+  and not m.dropped
+  and not exists (select 1 from quota q where q.account_id = $1::bigint)`,
+		[]any{account}, &used.Bytes, &used.Messages)
+	return used, err
+}
+
+// SetLimits sets what an account may hold; with both 0 it is not limited any
+// more. What it holds already stays, also above the limit. The error is
+// ErrNotFound if there is no such account.
+//
+// Only accounts with a limit are counted as they change. The first limit
+// therefore counts anew, and gives all mailboxes a new stamp: commits that
+// are under way, and would not charge what they add, lose and come again.
+func (db *DB) SetLimits(ctx context.Context, name string, limits Quota) error {
+	what := fmt.Sprintf("set the limits of %q", name)
+	if limits.Bytes < 0 || limits.Messages < 0 {
+		return fmt.Errorf("%s: negative", what)
+	}
+	var id AccountID
+	var limited bool
+	err := db.writeRow(ctx, what, `
+with a as materialized (
+  select account_id
+  from account
+  where name = $1::text),
+gone as (
+  delete from quota q
+  using a
+  where q.account_id = a.account_id and $2::bigint = 0 and $3::bigint = 0
+  returning 1),
+changed as (
+  update quota q
+  set max_bytes = $2::bigint, max_messages = $3::bigint
+  from a
+  where q.account_id = a.account_id and ($2::bigint > 0 or $3::bigint > 0)
+  returning 1)
+select a.account_id, ($2::bigint = 0 and $3::bigint = 0) or exists (select 1 from changed)
+from a`,
+		[]any{strings.ToLower(name), limits.Bytes, limits.Messages}, &id, &limited)
+	if err != nil || limited {
+		return notFound(err, "account %q", name)
+	}
+	if err := db.firstLimit(ctx, id, limits); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// firstLimit counts under the locks of all mailboxes. The account's lock keeps
+// new ones away, so the counting is a statement of its own, behind that lock.
+func (db *DB) firstLimit(ctx context.Context, id AccountID, limits Quota) (err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), db.config.StatementTimeout+patience)
+	defer cancel()
+	conn, release, err := db.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer func() {
+		if err != nil {
+			err = classify(ctx, broken(conn, err))
+		}
+	}()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, rollback(ctx, tx))
+		}
+	}()
+	db.trips.Add(4)
+	if _, err := tx.Exec(ctx, `
+update account
+set listseq = listseq
+where account_id = $1::bigint`, id); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `
+with l as materialized (
+  select id, bytes, messages
+  from mailbox
+  where account_id = $1::bigint and not dropped
+  order by id
+  for update),
+s as (
+  update mailbox m
+  set stamp = m.stamp # $4::bigint
+  from (select count(*) from l) locked
+  where m.account_id = $1::bigint and not m.dropped)
+insert into quota (account_id, bytes, messages, max_bytes, max_messages)
+select $1::bigint, coalesce(sum(l.bytes), 0)::bigint, coalesce(sum(l.messages), 0)::bigint, $2::bigint, $3::bigint
+from l
+on conflict (account_id) do update set max_bytes = excluded.max_bytes, max_messages = excluded.max_messages`,
+		id, limits.Bytes, limits.Messages, random63()); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
