@@ -12,11 +12,11 @@ import (
 )
 
 // Cluster starts nodes that hear each other and no others. The transport of each is to be seen through wrap.
-type Cluster func(t *testing.T, o events.Options, wrap func(events.Transport) events.Transport) *events.Node
+type Cluster func(t testing.TB, o events.Options, wrap func(events.Transport) events.Transport) *events.Node
 
 // Run runs the suite; each subtest on a cluster of its own. Subtests run by way of around, which is [testing/synctest.Test] or
 // only calls its function.
-func Run(t *testing.T, cluster func(*testing.T) Cluster, around func(*testing.T, func(*testing.T))) {
+func Run(t *testing.T, cluster func(testing.TB) Cluster, around func(*testing.T, func(*testing.T))) {
 	for _, test := range sentences {
 		t.Run(test.says, func(t *testing.T) {
 			t.Parallel()
@@ -59,7 +59,7 @@ func (w *world) nodeWith(t *testing.T, o events.Options) (*events.Node, *Faults)
 		o.Silence = 2 * patience
 	}
 	faults := new(Faults)
-	node := w.cluster(t, o, faults.wrap)
+	node := w.cluster(t, o, faults.Wrap)
 	t.Cleanup(func() {
 		if err := node.Close(); err != nil {
 			t.Error(err)

@@ -55,7 +55,8 @@ func (f *Faults) set(change func()) {
 	change()
 }
 
-func (f *Faults) wrap(t events.Transport) events.Transport { return &faulty{t, f} }
+// Wrap puts the faults between a node and its transport.
+func (f *Faults) Wrap(t events.Transport) events.Transport { return &faulty{t, f} }
 
 type faulty struct {
 	events.Transport

@@ -32,9 +32,9 @@ func TestBus(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, natsserver.Config{})
 	var clusters atomic.Int64
-	eventtest.Run(t, func(*testing.T) eventtest.Cluster {
+	eventtest.Run(t, func(testing.TB) eventtest.Cluster {
 		prefix := fmt.Sprintf("test.%d", clusters.Add(1))
-		return func(t *testing.T, o events.Options, wrap func(events.Transport) events.Transport) *events.Node {
+		return func(t testing.TB, o events.Options, wrap func(events.Transport) events.Transport) *events.Node {
 			c := nats.Config{URLs: []string{server.URL()}, Prefix: prefix, Options: o}
 			node, err := events.Start(o, func(in *events.Inlet) (events.Transport, error) {
 				transport, err := c.Dial(in)

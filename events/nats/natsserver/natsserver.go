@@ -20,8 +20,6 @@ type Config struct {
 	User, Password string
 	// TLS is asked of clients if set.
 	TLS *tls.Config
-	// MaxPending is how many bytes may wait for one client before it is cut off; 0 is the server's default.
-	MaxPending int64
 
 	// Cluster is where other servers connect, if they shall; port 0 takes a free one.
 	Cluster string
@@ -38,7 +36,7 @@ type Server struct{ server *server.Server }
 // Start starts a server and waits until clients can connect.
 func Start(c Config) (*Server, error) {
 	o := &server.Options{
-		NoLog: true, NoSigs: true, Username: c.User, Password: c.Password, MaxPending: c.MaxPending,
+		NoLog: true, NoSigs: true, Username: c.User, Password: c.Password,
 		TLSConfig: c.TLS, TLS: c.TLS != nil, TLSTimeout: readiness.Seconds(), NoSystemAccount: true,
 	}
 	var err error
