@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -221,12 +222,10 @@ func (l *link) subject(account int64) string {
 
 // shardOf returns the shard of a subscription's subject.
 func (l *link) shardOf(subject string) (events.Shard, bool) {
-	rest, found := strings.CutPrefix(subject, l.config.Prefix+".")
-	var shard [1]byte
-	if n, err := hex.Decode(shard[:], []byte(strings.TrimSuffix(rest, ".*"))[:min(2, len(rest))]); !found || err != nil || n != 1 {
-		return 0, false
-	}
-	return events.Shard(shard[0]), true
+	shard, ok := strings.CutPrefix(subject, l.config.Prefix+".")
+	shard, wild := strings.CutSuffix(shard, ".*")
+	n, err := strconv.ParseUint(shard, 16, 8)
+	return events.Shard(n), ok && wild && err == nil
 }
 
 // redacted returns the URLs without what logs in.

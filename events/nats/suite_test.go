@@ -31,8 +31,18 @@ func startServer(t testing.TB, c natsserver.Config) *natsserver.Server {
 func TestBus(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, natsserver.Config{})
+	eventtest.Run(t, clusterOn(server), func(t *testing.T, f func(*testing.T)) { f(t) })
+}
+
+func BenchmarkBus(b *testing.B) {
+	server := startServer(b, natsserver.Config{})
+	eventtest.Bench(b, clusterOn(server))
+}
+
+// clusterOn returns clusters that share a server and have a prefix each.
+func clusterOn(server *natsserver.Server) func(testing.TB) eventtest.Cluster {
 	var clusters atomic.Int64
-	eventtest.Run(t, func(testing.TB) eventtest.Cluster {
+	return func(testing.TB) eventtest.Cluster {
 		prefix := fmt.Sprintf("test.%d", clusters.Add(1))
 		return func(t testing.TB, o events.Options, wrap func(events.Transport) events.Transport) *events.Node {
 			c := nats.Config{URLs: []string{server.URL()}, Prefix: prefix, Options: o}
@@ -45,5 +55,5 @@ func TestBus(t *testing.T) {
 			}
 			return node
 		}
-	}, func(t *testing.T, f func(*testing.T)) { f(t) })
+	}
 }

@@ -31,7 +31,11 @@ type Config struct {
 const readiness = 10 * time.Second
 
 // Server is a running server.
-type Server struct{ server *server.Server }
+type Server struct {
+	server        *server.Server
+	url           string
+	addr, cluster string // as it listens, also after Shutdown
+}
 
 // Start starts a server and waits until clients can connect.
 func Start(c Config) (*Server, error) {
@@ -62,7 +66,11 @@ func Start(c Config) (*Server, error) {
 		s.WaitForShutdown()
 		return nil, fmt.Errorf("start a NATS server on %s: it does not listen: %w", c.Addr, listenable(c.Addr))
 	}
-	return &Server{s}, nil
+	running := &Server{server: s, url: s.ClientURL(), addr: s.Addr().String()}
+	if a := s.ClusterAddr(); a != nil {
+		running.cluster = a.String()
+	}
+	return running, nil
 }
 
 // split takes an address apart. The server takes port -1 for a free one.
@@ -90,18 +98,13 @@ func listenable(addr string) error {
 }
 
 // URL is where clients connect.
-func (s *Server) URL() string { return s.server.ClientURL() }
+func (s *Server) URL() string { return s.url }
 
 // Addr is the same without a scheme, as Config.Addr has it.
-func (s *Server) Addr() string { return s.server.Addr().String() }
+func (s *Server) Addr() string { return s.addr }
 
 // ClusterAddr is where other servers connect, as Config.Routes has it, or empty.
-func (s *Server) ClusterAddr() string {
-	if a := s.server.ClusterAddr(); a != nil {
-		return a.String()
-	}
-	return ""
-}
+func (s *Server) ClusterAddr() string { return s.cluster }
 
 // Routes is how many connections there are with other servers.
 func (s *Server) Routes() int { return s.server.NumRoutes() }
