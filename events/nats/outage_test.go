@@ -135,18 +135,22 @@ func publish(t *testing.T, node *events.Node, hints ...events.Event) {
 }
 
 // restartable is a server that comes back on the same address. It outlives the nodes that are opened after it.
-type restartable struct{ server *natsserver.Server }
+type restartable struct {
+	server *natsserver.Server
+	config natsserver.Config // when it comes back
+}
 
 func startRestartable(t *testing.T) *restartable {
 	t.Helper()
-	r := &restartable{startServer(t, natsserver.Config{})}
+	r := &restartable{server: startServer(t, natsserver.Config{})}
 	t.Cleanup(func() { r.server.Shutdown() })
 	return r
 }
 
 func (r *restartable) again(t *testing.T) {
 	t.Helper()
-	server, err := natsserver.Start(natsserver.Config{Addr: r.server.Addr()})
+	r.config.Addr = r.server.Addr()
+	server, err := natsserver.Start(r.config)
 	if err != nil {
 		t.Fatal(err)
 	}

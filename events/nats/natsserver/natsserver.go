@@ -3,7 +3,6 @@ package natsserver
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -56,6 +55,9 @@ func Start(c Config) (*Server, error) {
 			o.Routes = append(o.Routes, server.RoutesFromStr("nats://"+route)...)
 		}
 	}
+	if err := listenable(c.Addr); err != nil {
+		return nil, fmt.Errorf("start a NATS server: %w", err)
+	}
 	s, err := server.NewServer(o)
 	if err != nil {
 		return nil, fmt.Errorf("make a NATS server: %w", err)
@@ -64,7 +66,7 @@ func Start(c Config) (*Server, error) {
 	if !s.ReadyForConnections(readiness) {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, fmt.Errorf("start a NATS server on %s: it does not listen: %w", c.Addr, listenable(c.Addr))
+		return nil, fmt.Errorf("start a NATS server on %s: it does not listen after %v", c.Addr, readiness)
 	}
 	running := &Server{server: s, url: s.ClientURL(), addr: s.Addr().String()}
 	if a := s.ClusterAddr(); a != nil {
@@ -88,13 +90,13 @@ func split(addr string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// listenable returns why nobody can listen on an address; the server itself does not say.
+// listenable returns why nobody can listen on an address: the server itself does not say.
 func listenable(addr string) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
-	return errors.Join(errors.New("out of time"), l.Close())
+	return l.Close()
 }
 
 // URL is where clients connect.
