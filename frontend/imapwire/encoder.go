@@ -80,7 +80,7 @@ func (e *Encoder) room() {
 	}
 }
 
-// Write appends p as it is. It never fails; see Err.
+// Write appends p as it is. It takes all of p, and returns the error of writing out when it did.
 func (e *Encoder) Write(p []byte) (int, error) {
 	e.room()
 	e.buf = append(e.buf, p...)

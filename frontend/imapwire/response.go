@@ -14,7 +14,8 @@ const (
 	PREAUTH Status = "PREAUTH" // untagged only
 )
 
-// Status writes a status response; an untagged one when tag is empty. Of text, what a line cannot hold becomes "?".
+// Status writes a status response; an untagged one when tag is empty. The text must not be empty; what a line cannot hold
+// of it becomes "?".
 func (e *Encoder) Status(tag string, status Status, code Code, text string) {
 	if tag == "" {
 		tag = "*"
