@@ -63,7 +63,7 @@ var commandExamples = []struct {
 		{Name: ItemRFC822}, {Name: ItemRFC822Header}, {Name: ItemRFC822Text}, {Name: ItemRFC822Size},
 		{Name: ItemUID}, {Name: ItemEnvelope}, {Name: ItemInternalDate}, {Name: ItemBodyStructure},
 	}}},
-	// RFC 3516 §4.2, §4.3
+	// RFC 3516 §4.2
 	{"a FETCH 1 (BINARY[1.2] BINARY.PEEK[]<0.1> BINARY.SIZE[3])", parseFetch, FetchArgs{Items: []FetchItem{
 		{Name: ItemBinary, Section: Section{Part: []uint32{1, 2}}},
 		{Name: ItemBinary, Peek: true, Partial: Partial{0, 1}, HasPartial: true},
@@ -72,7 +72,7 @@ var commandExamples = []struct {
 	// RFC 7162 §3.1.4.1, §3.2.6
 	{"s100 UID FETCH 1:* (FLAGS) (CHANGEDSINCE 12345)", parseFetch, FetchArgs{Items: []FetchItem{{Name: ItemFlags}}, HasChangedSince: true, ChangedSince: 12345}},
 	{"s101 UID FETCH 300:500 (FLAGS) (CHANGEDSINCE 12345 VANISHED)", parseFetch, FetchArgs{Items: []FetchItem{{Name: ItemFlags}}, HasChangedSince: true, ChangedSince: 12345, Vanished: true}},
-	// RFC 8474 §5.1, RFC 8514 §4.2
+	// RFC 8474 §5.1, RFC 8514 §4
 	{"a FETCH 1:* (EMAILID THREADID MODSEQ SAVEDATE)", parseFetch, FetchArgs{Items: []FetchItem{{Name: ItemEmailID}, {Name: ItemThreadID}, {Name: ItemModSeq}, {Name: ItemSaveDate}}}},
 
 	// RFC 9051 §6.4.6
@@ -115,7 +115,7 @@ var commandExamples = []struct {
 	{`t SEARCH OR NOT MODSEQ 720162338 LARGER 50000`, parseSearch, SearchArgs{Key: and(SearchKey{Name: "OR", Keys: []SearchKey{
 		{Name: "NOT", Keys: []SearchKey{{Name: "MODSEQ", Number: 720162338}}}, {Name: "LARGER", Number: 50000},
 	}})}},
-	// RFC 8474 §6, RFC 8514 §4.3, RFC 3501 §6.4.4
+	// RFC 8474 §6, RFC 8514 §4, RFC 3501 §6.4.4
 	{`27 SEARCH EMAILID M6d99ac3275bb4e THREADID T64b478a75b7ea9`, parseSearch, SearchArgs{Key: and(textKey("EMAILID", "M6d99ac3275bb4e"), textKey("THREADID", "T64b478a75b7ea9"))}},
 	{`a SEARCH SAVEDATESUPPORTED SAVEDON 5-Nov-2013 SAVEDBEFORE 1-Jan-2014 SAVEDSINCE 1-Jan-2013`, parseSearch, SearchArgs{Key: and(
 		key("SAVEDATESUPPORTED"), SearchKey{Name: "SAVEDON", Date: day(2013, time.November, 5)},

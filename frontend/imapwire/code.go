@@ -31,12 +31,12 @@ const (
 	CodeReadOnly             Code = "READ-ONLY"
 	CodeReadWrite            Code = "READ-WRITE"
 	CodeServerBug            Code = "SERVERBUG"
-	CodeTooBig               Code = "TOOBIG" // RFC 7889 §5.2
+	CodeTooBig               Code = "TOOBIG" // RFC 7889
 	CodeTryCreate            Code = "TRYCREATE"
 	CodeUIDNotSticky         Code = "UIDNOTSTICKY"
 	CodeUnavailable          Code = "UNAVAILABLE"
 	CodeUnknownCTE           Code = "UNKNOWN-CTE" // RFC 3516 §4.3
-	CodeUseAttr              Code = "USEATTR"     // RFC 6154 §6
+	CodeUseAttr              Code = "USEATTR"     // RFC 6154 §3
 )
 
 // CodeAppendUID is APPENDUID: the UIDs of what APPEND added (RFC 4315 §3).

@@ -10,15 +10,15 @@ const (
 	ItemBody          = "BODY"          // the structure without extension data
 	ItemSection       = "BODY[]"        // BODY[…] and BODY.PEEK[…], with Section
 	ItemBinary        = "BINARY[]"      // BINARY[…] and BINARY.PEEK[…] (RFC 3516 §4.2)
-	ItemBinarySize    = "BINARY.SIZE[]" // BINARY.SIZE[…] (RFC 3516 §4.3)
+	ItemBinarySize    = "BINARY.SIZE[]" // BINARY.SIZE[…] (RFC 3516 §4.2)
 	ItemRFC822        = "RFC822"        // RFC 3501 §6.4.5, as are the next two
 	ItemRFC822Header  = "RFC822.HEADER"
 	ItemRFC822Text    = "RFC822.TEXT"
 	ItemRFC822Size    = "RFC822.SIZE"
-	ItemModSeq        = "MODSEQ"   // RFC 7162 §3.1.5
+	ItemModSeq        = "MODSEQ"   // RFC 7162 §3.1.4.2
 	ItemEmailID       = "EMAILID"  // RFC 8474 §5.1
 	ItemThreadID      = "THREADID" // RFC 8474 §5.2
-	ItemSaveDate      = "SAVEDATE" // RFC 8514 §4.2
+	ItemSaveDate      = "SAVEDATE" // RFC 8514 §4
 )
 
 // A FetchItem is one thing that FETCH asks for.

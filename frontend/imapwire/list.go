@@ -10,12 +10,12 @@ type ListArgs struct {
 	Return    ListReturn
 }
 
-// ListSelect is which mailboxes LIST is about (RFC 5258 §3.1, RFC 6154 §5.2).
+// ListSelect is which mailboxes LIST is about (RFC 5258 §3.1, RFC 6154 §2).
 type ListSelect struct {
 	Subscribed, Remote, RecursiveMatch, SpecialUse bool
 }
 
-// ListReturn is what LIST tells of each mailbox (RFC 5258 §3.2, RFC 6154 §5.2, RFC 5819 §2).
+// ListReturn is what LIST tells of each mailbox (RFC 5258 §3.2, RFC 6154 §2, RFC 5819 §2).
 type ListReturn struct {
 	Subscribed, Children, SpecialUse bool
 	Status                           []string // items of STATUS, nil without it

@@ -28,7 +28,7 @@ func (e *Encoder) Status(tag string, status Status, code Code, text string) {
 	e.CRLF()
 }
 
-// Continue writes a continuation request with text, or with base64 of a challenge (RFC 9051 §7.5).
+// Continue writes a continuation request with text, or with base64 of a challenge (RFC 9051 §7.6).
 func (e *Encoder) Continue(text string) {
 	e.Raw("+ ").text(text)
 	e.CRLF()
@@ -107,7 +107,7 @@ func (e *Encoder) FetchUID(uid uint32) *Encoder { return e.sep().Raw("UID ").Num
 // FetchFlags appends the item FLAGS.
 func (e *Encoder) FetchFlags(flags []string) *Encoder { return e.sep().Raw("FLAGS ").Flags(flags) }
 
-// FetchModSeq appends the item MODSEQ (RFC 7162 §3.1.5).
+// FetchModSeq appends the item MODSEQ (RFC 7162 §3.1.4.2).
 func (e *Encoder) FetchModSeq(modSeq uint64) *Encoder {
 	return e.sep().Raw("MODSEQ (").Number(modSeq).Byte(')')
 }
@@ -152,7 +152,7 @@ type Listing struct {
 	Delimiter byte     // 0 is NIL
 	Name      string
 	ChildInfo []string // CHILDINFO: selection options that children match, "SUBSCRIBED" (RFC 5258 §3.5)
-	OldName   string   // OLDNAME: what the client called it (RFC 9051 §6.3.9.7)
+	OldName   string   // OLDNAME: what the client called it (RFC 9051 §6.3.9.6)
 }
 
 // List writes LIST.
@@ -197,7 +197,7 @@ func (e *Encoder) delimiter(c byte) {
 	}
 }
 
-// StatusBegin begins STATUS of a mailbox (RFC 9051 §7.3.4). StatusNumber and StatusID follow, and StatusEnd.
+// StatusBegin begins STATUS of a mailbox (RFC 9051 §7.3.3). StatusNumber and StatusID follow, and StatusEnd.
 func (e *Encoder) StatusBegin(mailbox string) *Encoder {
 	e.Raw("* STATUS ").Mailbox(mailbox).Raw(" (")
 	e.first = true
@@ -212,14 +212,14 @@ func (e *Encoder) StatusID(item, id string) *Encoder {
 	return e.Item(item).Raw(" (").Raw(id).Byte(')')
 }
 
-// StatusNIL appends an item that has no value: APPENDLIMIT without a limit (RFC 7889 §4).
+// StatusNIL appends an item that has no value: APPENDLIMIT without a limit (RFC 7889).
 func (e *Encoder) StatusNIL(item string) *Encoder { return e.Item(item).SP().NIL() }
 
 // StatusEnd ends STATUS.
 func (e *Encoder) StatusEnd() { e.Close().CRLF() }
 
 // Search writes SEARCH with the numbers of a resolved set, and the highest mod-sequence of them if it is not 0 (RFC 3501
-// §7.2.5, RFC 7162 §3.1.5).
+// §7.2.5, RFC 7162 §3.1.6).
 func (e *Encoder) Search(nums NumSet, modSeq uint64) {
 	e.Raw("* SEARCH")
 	for _, r := range nums.Ranges() {
@@ -280,7 +280,7 @@ type Namespace struct {
 	Delimiter byte
 }
 
-// Namespaces writes NAMESPACE (RFC 9051 §7.3.3). Empty classes are NIL.
+// Namespaces writes NAMESPACE (RFC 9051 §7.3.2). Empty classes are NIL.
 func (e *Encoder) Namespaces(personal, otherUsers, shared []Namespace) {
 	e.Raw("* NAMESPACE")
 	for _, class := range [][]Namespace{personal, otherUsers, shared} {

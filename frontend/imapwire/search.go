@@ -19,7 +19,7 @@ type SearchKey struct {
 	Text  string
 	Field string    // of HEADER: the name of the field, as sent
 	Date  time.Time // of BEFORE, SENTON and their like: midnight UTC of the day
-	// Number is the bytes of LARGER and SMALLER, the seconds of OLDER and YOUNGER (RFC 5032 §3), the mod-sequence of
+	// Number is the bytes of LARGER and SMALLER, the seconds of OLDER and YOUNGER (RFC 5032 §2), the mod-sequence of
 	// MODSEQ (RFC 7162 §3.1.5).
 	Number int64
 	// Entry and EntryType are what MODSEQ may name before its number: "/flags/\Seen" and "priv", "shared" or "all".
@@ -62,11 +62,11 @@ var searchKeys = map[string]searchReader{
 	"MODSEQ":            searchModSeq, // RFC 7162 §3.1.5
 	"NEW":               nil,          // RFC 3501 §6.4.4, as are OLD and RECENT
 	"OLD":               nil,
-	"OLDER":             searchInterval, // RFC 5032 §3, as is YOUNGER
+	"OLDER":             searchInterval, // RFC 5032 §2, as is YOUNGER
 	"ON":                searchDate,
 	"RECENT":            nil,
-	"SAVEDATESUPPORTED": nil,        // RFC 8514 §4.3
-	"SAVEDBEFORE":       searchDate, // RFC 8514 §4.3, as are the next two
+	"SAVEDATESUPPORTED": nil,        // RFC 8514 §4
+	"SAVEDBEFORE":       searchDate, // RFC 8514 §4, as are the next two
 	"SAVEDON":           searchDate,
 	"SAVEDSINCE":        searchDate,
 	"SEEN":              nil,

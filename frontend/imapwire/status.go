@@ -11,7 +11,7 @@ const (
 	StatusRecent         = "RECENT"          // RFC 3501 §6.3.10
 	StatusHighestModSeq  = "HIGHESTMODSEQ"   // RFC 7162 §3.1.7
 	StatusMailboxID      = "MAILBOXID"       // RFC 8474 §4.3
-	StatusAppendLimit    = "APPENDLIMIT"     // RFC 7889 §4
+	StatusAppendLimit    = "APPENDLIMIT"     // RFC 7889
 	StatusDeletedStorage = "DELETED-STORAGE" // RFC 9208 §5.1
 )
 
