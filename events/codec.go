@@ -111,6 +111,7 @@ func decodeHints(frame []byte, h *hints) error {
 	for !d.bad && len(d.rest) > 0 && len(h.events) < hintsPerFrame {
 		e := Event{Account: h.account, Kind: Kind(d.byte()), Mailbox: d.int63(), ModSeq: d.int63(), Epoch: d.int63()}
 		h.events = append(h.events, e)
+		d.bad = d.bad || e.Kind == 0
 	}
 	if d.bad || len(d.rest) > 0 || h.number == 0 || len(h.events) == 0 {
 		return errMalformed

@@ -55,6 +55,7 @@ func TestRefusedFrames(t *testing.T) {
 		{"hint cut off", good[:len(good)-1], errMalformed},
 		{"no hint", appendHints(nil, 1, 1, someHints[:1])[:frameHeader+10], errMalformed},
 		{"mailbox over 63 bits", append(slices.Clone(good), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 1), errMalformed},
+		{"kind 0", appendHints(nil, 1, 1, []Event{{Account: 1, ModSeq: 1}}), errMalformed},
 		{"too many hints", append(appendHints(nil, 1, 1, slices.Repeat(someHints[:1], hintsPerFrame)), 1, 1, 1, 1), errMalformed},
 		{"beat without flags", goodBeat[:frameHeader], errMalformed},
 		{"beat cut off", goodBeat[:len(goodBeat)-1], errMalformed},

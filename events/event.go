@@ -15,7 +15,7 @@ import (
 	"fmt"
 )
 
-// Kind says what moved on.
+// Kind says what moved on. Nodes of a later release may send kinds that are not listed here: they are to be ignored.
 type Kind uint8
 
 const (
@@ -58,6 +58,9 @@ func (e Event) supersedes(old Event) bool {
 }
 
 func (e Event) check() error {
+	if e.Kind == 0 {
+		return fmt.Errorf("event without a kind: %+v", e)
+	}
 	if e.Account < 0 || e.Mailbox < 0 || e.ModSeq < 0 || e.Epoch < 0 {
 		return fmt.Errorf("event with a negative number: %+v", e)
 	}

@@ -16,7 +16,8 @@ import (
 type Options struct {
 	// Heartbeat is the time between two beats (2 s).
 	Heartbeat time.Duration
-	// Silence is the time after which others shall take this node for silent when it does not beat (three and a half heartbeats).
+	// Silence is the time after which others shall take this node for silent when it does not beat (three and a half heartbeats, and
+	// never less than two).
 	Silence time.Duration
 	// Gap is how long a missing number may still arrive before its shard is suspect (500 ms).
 	Gap time.Duration
@@ -33,6 +34,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	setDefault(&o.Heartbeat, 2*time.Second)
 	setDefault(&o.Silence, o.Heartbeat*7/2)
+	o.Silence = max(o.Silence, 2*o.Heartbeat)
 	setDefault(&o.Gap, 500*time.Millisecond)
 	setDefault(&o.Linger, 30*time.Second)
 	setDefault(&o.Pending, 8192)

@@ -25,7 +25,7 @@ var sentences = []struct {
 	{"a shard is left late", leftLate},
 	{"a subscription that is not read ends in Suspect and stops nobody", slowConsumer},
 	{"Publish does not wait for the network", doesNotWait},
-	{"Publish refuses negative numbers", negative},
+	{"Publish refuses negative numbers and events without a kind", invalid},
 	{"a lost hint makes its shard suspect and no other", lost},
 	{"a loss among later hints is found", lostInTheMiddle},
 	{"a doubled hint is harmless", twice},
@@ -243,13 +243,24 @@ func doesNotWait(t *testing.T, w *world) {
 	}
 }
 
-func negative(t *testing.T, w *world) {
+func invalid(t *testing.T, w *world) {
 	a, _ := w.node(t)
-	for _, e := range []events.Event{{Account: -1}, {Mailbox: -1}, {ModSeq: -1}, {Epoch: -1}} {
-		if err := a.Publish(e); err == nil {
-			t.Errorf("published %+v", e)
+	b, _ := w.node(t)
+	l := subscribe(t, b, 0)
+	for _, wrong := range []events.Event{
+		{Kind: events.Changed, Account: -1},
+		{Kind: events.Changed, Mailbox: -1},
+		{Kind: events.Changed, ModSeq: -1},
+		{Kind: events.Changed, Epoch: -1},
+		{ModSeq: 1},
+	} {
+		if err := a.Publish(changed(0, 1, 1), wrong); err == nil {
+			t.Errorf("published %+v", wrong)
 		}
 	}
+	publish(t, a, changed(0, 1, 2))
+	l.awaitEvent(t, changed(0, 1, 2))
+	l.wantEvents(t, changed(0, 1, 2)) // of a refused call, nothing is published
 }
 
 func lost(t *testing.T, w *world) {
@@ -344,7 +355,7 @@ func newcomer(t *testing.T, w *world) {
 }
 
 func goodbye(t *testing.T, w *world) {
-	const short = 300 * time.Millisecond
+	const short = time.Second
 	a, _ := w.nodeWith(t, events.Options{Silence: short})
 	b, _ := w.node(t)
 	l := subscribe(t, b, a1)
@@ -355,7 +366,7 @@ func goodbye(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	l.awaitEvent(t, changed(a1, 1, 2)) // sent before the goodbye
-	l.wantQuiet(t, 4*short)
+	l.wantQuiet(t, 2*short)
 	l.wantSuspect(t)
 	if got := b.Counters().Silences; got != 0 {
 		t.Errorf("counted %d silences", got)

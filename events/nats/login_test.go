@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -19,6 +20,9 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"starling/events/nats"
 	"starling/events/nats/natsserver"
@@ -128,10 +132,23 @@ func TestRefusedLoginIsTriedAgain(t *testing.T) {
 	r.server.Shutdown()
 	r.config = natsserver.Config{User: "starling", Password: "old"}
 	r.again(t)
+	core, logged := observer.New(zap.WarnLevel)
 	c := nats.Config{URLs: []string{r.server.URL()}, User: "starling", Password: "new"}
-	a, b := open(t, c), open(t, c)
+	a := open(t, c)
+	refused := make(chan struct{})
+	c.Options.Log = zap.New(core, zap.Hooks(func(e zapcore.Entry) error {
+		if e.Message == "NATS is not reached" {
+			close(refused) // once: the reason stays the same
+		}
+		return nil
+	}))
+	b := open(t, c)
 	l := follow(t, b, account)
 	l.await(t, "the word that nothing is connected", func() bool { return !l.connected })
+	<-refused
+	if reason := logged.FilterMessage("NATS is not reached").All()[0].ContextMap()["error"]; !strings.Contains(fmt.Sprint(reason), "Authorization") {
+		t.Errorf("logged reason %q", reason)
+	}
 	r.server.Shutdown()
 	r.config.Password = "new"
 	r.again(t)

@@ -44,6 +44,7 @@ type link struct {
 
 	ready   chan struct{} // closed when dial is done: no callback goes on before
 	up      atomic.Bool   // as last told; told by one goroutine at a time
+	reason  string        // why the last attempt to connect went wrong; of the callbacks
 	closed  chan struct{} // closed after the last callback
 	done    chan struct{} // closed to end the reader
 	reading sync.WaitGroup
@@ -73,7 +74,7 @@ func dial(c Config, in *events.Inlet, receive func([]byte)) (events.Transport, e
 	if l.conn.IsConnected() {
 		l.setUp(true)
 	} else {
-		l.log.Warn("NATS is not reached yet", zap.Strings("urls", redacted(c.URLs)), zap.Error(l.conn.LastError()))
+		l.log.Warn("NATS is not reached yet", zap.Strings("urls", redacted(c.URLs)))
 	}
 	close(l.ready)
 	return l, nil
@@ -101,14 +102,20 @@ func (l *link) callbacks() []nats.Option {
 				}
 			}
 		}),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			l.log.Debug("NATS is not reached", zap.Error(err))
-		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.unreached(err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			<-l.ready
 			l.trouble(s, err)
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
+	}
+}
+
+// unreached logs why an attempt to connect went wrong, if it is not what the last one said: there are some each second.
+func (l *link) unreached(err error) {
+	if reason := err.Error(); reason != l.reason {
+		l.reason = reason
+		l.log.Warn("NATS is not reached", zap.Error(err))
 	}
 }
 
