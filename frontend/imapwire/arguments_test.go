@@ -60,8 +60,14 @@ var commandExamples = []struct {
 		{Name: ItemSection, Section: Section{Part: []uint32{4}, Text: "HEADER.FIELDS.NOT", Fields: []string{"Subject", "To", "x"}}},
 	}}},
 	{"a FETCH 1 (RFC822 RFC822.HEADER RFC822.TEXT RFC822.SIZE UID ENVELOPE INTERNALDATE BODYSTRUCTURE)", parseFetch, FetchArgs{Items: []FetchItem{
-		{Name: ItemRFC822}, {Name: ItemRFC822Header}, {Name: ItemRFC822Text}, {Name: ItemRFC822Size},
-		{Name: ItemUID}, {Name: ItemEnvelope}, {Name: ItemInternalDate}, {Name: ItemBodyStructure},
+		{Name: ItemRFC822},
+		{Name: ItemRFC822Header},
+		{Name: ItemRFC822Text},
+		{Name: ItemRFC822Size},
+		{Name: ItemUID},
+		{Name: ItemEnvelope},
+		{Name: ItemInternalDate},
+		{Name: ItemBodyStructure},
 	}}},
 	// RFC 3516 §4.2
 	{"a FETCH 1 (BINARY[1.2] BINARY.PEEK[]<0.1> BINARY.SIZE[3])", parseFetch, FetchArgs{Items: []FetchItem{

@@ -116,16 +116,16 @@ func (d *Decoder) SearchArgs() SearchArgs {
 		d.SP()
 		word = d.searchWord()
 	}
-	a.Key = SearchKey{Name: KeyAnd, Keys: []SearchKey{d.searchKey(word)}}
-	for d.TrySP() {
-		a.Key.Keys = append(a.Key.Keys, d.searchKey(d.searchWord()))
-	}
+	a.Key = d.searchKeys(word)
 	return a
 }
 
-// SearchKeys reads one key or more with spaces between them, and returns them as one: of other commands' search criteria.
-func (d *Decoder) SearchKeys() SearchKey {
-	key := SearchKey{Name: KeyAnd, Keys: []SearchKey{d.searchKey(d.searchWord())}}
+// SearchKeys reads one key or more with spaces between them, and returns them as one, for other commands' criteria.
+func (d *Decoder) SearchKeys() SearchKey { return d.searchKeys(d.searchWord()) }
+
+// searchKeys reads the keys, of the first of which the name was read.
+func (d *Decoder) searchKeys(name string) SearchKey {
+	key := SearchKey{Name: KeyAnd, Keys: []SearchKey{d.searchKey(name)}}
 	for d.TrySP() {
 		key.Keys = append(key.Keys, d.searchKey(d.searchWord()))
 	}
