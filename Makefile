@@ -1,0 +1,70 @@
+# Everything that is done with this repository from a shell. `make` alone explains.
+
+SHELL := /bin/sh
+GO ?= go
+
+# What `make run` hands to `starling dev`, such as ARGS="--data /tmp/mail".
+ARGS ?=
+# Packages, and what else go test is to know: make test PKG=./frontend/imap TESTFLAGS="-run Idle -v"
+PKG ?= ./...
+TESTFLAGS ?=
+BENCH ?= .
+FUZZTIME ?= 10s
+# Where goroutines meet: tested once more under the race detector.
+RACE ?= ./events/... ./frontend/auth ./frontend/mailstore ./frontend/imap
+
+LINT := bin/golangci-lint
+
+.DEFAULT_GOAL := help
+.PHONY: help run test unit race vet lint fmt build bench fuzz tools setup clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## start two nodes on this machine, with all they need (ARGS="…" for `starling dev`)
+	@deploy/setup run
+	@$(GO) build -o bin/starling ./cmd/starling
+	@exec bin/starling dev $(ARGS)
+
+test: setup vet unit race ## install what is missing, then all tests (PKG=./… TESTFLAGS="…")
+
+unit:
+	$(GO) test -timeout 15m $(TESTFLAGS) $(PKG)
+
+race: ## the concurrent packages under the race detector (RACE="./… ./…")
+	$(GO) test -race -timeout 15m $(TESTFLAGS) $(RACE)
+
+vet:
+	$(GO) vet $(PKG)
+
+lint: $(LINT) ## golangci-lint, in the pinned version
+	$(LINT) run --allow-parallel-runners $(PKG)
+
+fmt: $(LINT) ## format all Go files
+	$(LINT) fmt
+
+build: ## build bin/starling
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/starling ./cmd/starling
+
+bench: ## benchmarks (PKG=./… BENCH=regexp)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(TESTFLAGS) $(PKG)
+
+fuzz: ## each fuzz target for FUZZTIME (10s), of PKG
+	@set -e; for pkg in $$($(GO) list $(PKG)); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+tools: $(LINT) ## build the pinned tools into bin/
+
+# A few minutes the first time; later Go's build cache has it.
+$(LINT): deploy/tools/lint/go.mod deploy/tools/lint/go.sum
+	cd deploy/tools/lint && $(GO) build -o ../../../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+setup: ## install what is missing on this machine
+	@deploy/setup
+
+clean: ## remove what was built; the data of `make run` stay
+	rm -rf bin
