@@ -27,12 +27,13 @@ func AppendAddresses(dst []Address, value []byte) []Address {
 // addressParser reads a list of addresses. An element of the list gathers in text: its words with one space between them,
 // without quoting, until a comma, '<' or the end shows what they are.
 type addressParser struct {
-	b    []byte
-	i    int
-	mem  *arena
-	dst  []Address
-	max  int
-	open bool // in a group
+	b     []byte
+	i     int
+	mem   *arena
+	dst   []Address
+	first int // where this field's addresses begin in dst
+	max   int
+	open  bool // in a group
 
 	text    []byte
 	word    int  // where the last word begins in text
@@ -44,7 +45,7 @@ type addressParser struct {
 }
 
 func parseAddresses(dst []Address, value []byte, mem *arena, room int) []Address {
-	p := addressParser{b: value, mem: mem, dst: dst, max: len(dst) + room, text: mem.scratch[:0], at: -1}
+	p := addressParser{b: value, mem: mem, dst: dst, first: len(dst), max: len(dst) + room, text: mem.scratch[:0], at: -1}
 	for p.i < len(p.b) && len(p.dst) < p.max {
 		p.step()
 	}
@@ -102,7 +103,7 @@ func (p *addressParser) step() {
 		p.text = append(p.text, c)
 	case '[':
 		end := p.i + 1
-		if n := bytes.IndexAny(p.b[p.i:], "],"); n >= 0 && p.b[p.i+n] == ']' {
+		if n := bytes.IndexAny(p.ahead(), "],"); n >= 0 && p.b[p.i+n] == ']' {
 			end = p.i + n + 1
 		}
 		p.put(p.b[p.i:end])
@@ -119,6 +120,9 @@ func (p *addressParser) step() {
 		p.put(p.b[start:p.i])
 	}
 }
+
+// ahead is as much of the rest as a route or a domain literal may be long.
+func (p *addressParser) ahead() []byte { return p.b[p.i:min(len(p.b), p.i+1000)] }
 
 // isAtom marks the bytes that a run of atom text may go on with.
 var isAtom = func() (t [256]bool) {
@@ -188,12 +192,12 @@ func (p *addressParser) quote() {
 func (p *addressParser) angle() {
 	p.i++
 	a := Address{}
-	if len(p.text) > 0 || p.quoted {
+	if len(p.text) > 0 {
 		a.Name = p.mem.hold(p.text)
 	}
 	p.reset()
 	if p.i < len(p.b) && p.b[p.i] == '@' {
-		if n := bytes.IndexAny(p.b[p.i:], ":>"); n >= 0 && p.b[p.i+n] == ':' {
+		if n := bytes.IndexAny(p.ahead(), ":>"); n >= 0 && p.b[p.i+n] == ':' {
 			a.Route = p.mem.unfold(p.b[p.i : p.i+n])
 			p.i += n + 1
 		}
@@ -260,7 +264,7 @@ func (p *addressParser) after(a *Address) {
 
 // flush ends an element without angle brackets.
 func (p *addressParser) flush() {
-	if len(p.text) == 0 && len(p.comment) == 0 && !p.quoted {
+	if len(p.text) == 0 && !p.quoted && (len(p.comment) == 0 || len(p.dst) > p.first) {
 		p.reset()
 		return
 	}

@@ -32,5 +32,5 @@
 // application/octet-stream and runs to the end of the message; a multipart or
 // message nested 50 deep becomes application/octet-stream. Of a header field
 // only so much is kept as the table in fields.go says; what was cut is known
-// ([Summary.Complete]). An envelope lists at most 2,000 addresses.
+// ([Summary.Complete]). The envelopes of a message list at most 2,000 addresses, of at most 256 fields in a header.
 package message

@@ -1,5 +1,7 @@
 package message
 
+const maxAddressFields = 256 // read of one header
+
 // derive fills s.Envelopes from the kept headers.
 func (s *Summary) derive() {
 	s.Envelopes, s.addrs = s.Envelopes[:0], s.addrs[:0]
@@ -44,7 +46,9 @@ func (s *Summary) envelope(e *Envelope, header []byte) {
 		case fMessageID:
 			text = &e.MessageID
 		default:
-			list = append(list, field{row, it.value()})
+			if len(list) < maxAddressFields {
+				list = append(list, field{row, it.value()})
+			}
 			continue
 		}
 		if *text == nil {

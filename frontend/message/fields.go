@@ -269,7 +269,9 @@ func appendUnfolded(dst, value []byte) []byte {
 
 // unfold is appendUnfolded without a copy where none is needed.
 func (a *arena) unfold(value []byte) []byte {
-	value = bytes.Trim(value, " \t\r\n")
+	if value = bytes.Trim(value, " \t\r\n"); value == nil {
+		return []byte{} // empty is not absent
+	}
 	if bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, 0) < 0 {
 		return value[:len(value):len(value)]
 	}

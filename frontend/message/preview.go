@@ -119,13 +119,13 @@ func squeeze(text []byte, unquoted bool) []byte {
 			case !unicode.IsPrint(r):
 				continue // controls, zero-width padding of newsletters
 			}
-			if gap {
+			if gap && chars < previewChars {
 				out = append(out, ' ')
 				chars++
 				gap = false
 			}
-			if chars == previewChars {
-				break
+			if chars >= previewChars {
+				return bytes.TrimRight(out, " ")
 			}
 			out = utf8.AppendRune(out, r)
 			chars++

@@ -1,0 +1,91 @@
+package message
+
+import (
+	"bytes"
+	"testing"
+)
+
+// Whatever the bytes: no panic, offsets that make a tree, the same summary however the bytes come and
+// after it was stored.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"", "\n", "\r", "a", "Subject: x\r\n\r\nbody\r\n", searchMail, sectionMail,
+		"Content-Type: multipart/digest; boundary=b\n\n--b\n\nFrom: a\n--b\n\n\n--b--\n--b\n",
+		"Content-Type: multipart/mixed; boundary=\"b\"\r\n\r\n--b\r\n\r\n-\r\n--\r\r\n--b--x\r\n--b --\r\n",
+		"Content-Type: message/rfc822\n\nContent-Type: multipart/x\n\nx",
+		"Content-Type: message/global; x*0*=a; x*1=b\nContent-Transfer-Encoding: base64\n\nYQ==",
+		"To: g:a@b,<@c:d@e>;(\r\n Cc: x\r\nFrom:\"\\\r\n\r\n",
+		"Content-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n<p>a&amp;=\nb<style>x</style><!-- -->=C3=A4",
+	} {
+		f.Add([]byte(seed), 1)
+		f.Add(crlf(seed), 7)
+	}
+	f.Fuzz(func(t *testing.T, in []byte, size int) {
+		s := parse(in)
+		checkTree(t, s, len(in))
+		want := dumpAll(s)
+		size = 1 + (size%64+64)%64
+		p := NewParser()
+		for rest := in; len(rest) > 0; rest = rest[min(size, len(rest)):] {
+			p.Write(rest[:min(size, len(rest))])
+		}
+		if got := dumpAll(p.Close()); got != want {
+			t.Fatalf("by %d:\n%s\nat once:\n%s", size, got, want)
+		}
+		b, err := s.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Summary
+		if err := again.Unmarshal(b); err != nil {
+			t.Fatal(err)
+		}
+		if got := dumpAll(&again); got != want {
+			t.Fatalf("read:\n%s\nstored:\n%s", got, want)
+		}
+		for i := range s.Parts {
+			p := &s.Parts[i]
+			n := bytes.Count(in[p.BodyStart:p.End], []byte{'\n'})
+			if (p.IsText() || p.IsMessage()) && int64(n) != p.Lines {
+				t.Fatalf("part %d has %d lines, not %d", i, n, p.Lines)
+			}
+		}
+		if _, err := SearchText(bytes.NewReader(in), s, [][]byte{[]byte("needle")}, true); err != nil {
+			t.Fatal(err)
+		}
+		s.SentDate()
+		s.ThreadIDs()
+	})
+}
+
+// Stored bytes that are wrong give an error or a tree, never a panic.
+func FuzzUnmarshal(f *testing.F) {
+	for _, mail := range []string{"", searchMail, sectionMail} {
+		s := parse(crlf(mail))
+		b, err := s.MarshalBinary()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		f.Add(append([]byte{formatVersion, dictPlain}, s.appendPayload(nil)...))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var s Summary
+		if err := s.Unmarshal(in); err != nil {
+			return
+		}
+		checkTree(t, &s, int(s.Size()))
+		dumpAll(&s)
+		b, err := s.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Summary
+		if err := again.Unmarshal(b); err != nil {
+			t.Fatalf("stored again: %v", err)
+		}
+		if dumpAll(&again) != dumpAll(&s) {
+			t.Fatal("stored again it differs")
+		}
+	})
+}

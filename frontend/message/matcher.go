@@ -1,0 +1,123 @@
+package message
+
+import (
+	"bytes"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Matcher looks for several texts at once in text that comes in chunks, without regard to case. Two
+// characters are the same if Unicode's simple case folding says so; bytes that are no UTF-8 are themselves. It
+// keeps a few kilobytes and the needles. An empty needle is found in every text, even an empty one.
+type Matcher struct {
+	needles [][]byte // folded
+	found   []bool
+	missing int
+	overlap int    // octets of folded text kept between chunks
+	buf     []byte // folded text
+	partial []byte // an unfinished UTF-8 sequence
+}
+
+// NewMatcher returns a matcher for needles in UTF-8.
+func NewMatcher(needles [][]byte) *Matcher {
+	m := &Matcher{found: make([]bool, len(needles)), missing: len(needles)}
+	for i, n := range needles {
+		n = AppendFolded(nil, n)
+		m.needles = append(m.needles, n)
+		m.overlap = max(m.overlap, len(n)-1)
+		if len(n) == 0 {
+			m.found[i] = true
+			m.missing--
+		}
+	}
+	return m
+}
+
+// Found says for each needle whether it was found. The slice is the matcher's own.
+func (m *Matcher) Found() []bool { return m.found }
+
+// Done reports whether all needles were found, so that reading on is in vain.
+func (m *Matcher) Done() bool { return m.missing == 0 }
+
+const matchChunk = 4096 // octets folded at a time
+
+// Write takes the next bytes. It never fails.
+func (m *Matcher) Write(b []byte) (int, error) {
+	n := len(b)
+	for len(b) > 0 && m.missing > 0 {
+		take := b[:min(len(b), matchChunk)]
+		b = b[len(take):]
+		if len(m.partial) > 0 {
+			take = append(m.partial, take...)
+		}
+		whole := wholeRunes(take)
+		m.fold(whole)
+		m.partial = append([]byte(nil), take[len(whole):]...)
+		m.search()
+	}
+	return n, nil
+}
+
+// Break ends a text: nothing is found that begins before it and ends after it.
+func (m *Matcher) Break() {
+	if len(m.partial) > 0 {
+		m.fold(m.partial)
+		m.search()
+	}
+	m.buf, m.partial = m.buf[:0], m.partial[:0]
+}
+
+func (m *Matcher) fold(b []byte) {
+	if over := len(m.buf) - m.overlap; over > 0 {
+		m.buf = m.buf[:copy(m.buf, m.buf[over:])]
+	}
+	m.buf = AppendFolded(m.buf, b)
+}
+
+func (m *Matcher) search() {
+	for i, n := range m.needles {
+		if !m.found[i] && bytes.Contains(m.buf, n) {
+			m.found[i] = true
+			m.missing--
+		}
+	}
+}
+
+// Contains reports whether text contains needle without regard to case, as a Matcher does.
+func Contains(text, needle []byte) bool {
+	var a, b [512]byte
+	return bytes.Contains(AppendFolded(a[:0], text), AppendFolded(b[:0], needle))
+}
+
+// AppendFolded appends text with each character replaced by the one that stands for all
+// that differ from it in case only. Bytes that are no UTF-8 stay.
+func AppendFolded(dst, text []byte) []byte {
+	for i := 0; i < len(text); {
+		if c := text[i]; c < utf8.RuneSelf {
+			dst = append(dst, lowerASCII(c))
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 {
+			dst = append(dst, text[i])
+			i++
+			continue
+		}
+		dst = utf8.AppendRune(dst, foldRune(r))
+		i += n
+	}
+	return dst
+}
+
+// foldRune returns the smallest of the characters that differ from r in case only, in ASCII the lower case one.
+func foldRune(r rune) rune {
+	least := r
+	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+		least = min(least, f)
+	}
+	if least < utf8.RuneSelf {
+		return rune(lowerASCII(byte(least)))
+	}
+	return least
+}

@@ -1,0 +1,207 @@
+package message
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"unicode/utf8"
+)
+
+func TestMatcher(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		text, needle string
+		want         bool
+	}{
+		{"Hello", "hello", true},
+		{"Hello", "ELLO", true},
+		{"Hello", "hallo", false},
+		{"STRAẞE", "straße", true},
+		{"ΣΊΣΥΦΟΣ", "σίσυφος", true},
+		{"Äpfel", "äPFEL", true},
+		{"K", "k", true}, // the Kelvin sign
+		{"", "", true},
+		{"", "x", false},
+		{"a\xffb", "\xffB", true},
+		{"日本語", "本", true},
+	} {
+		for size := 1; size < 4; size++ {
+			m := NewMatcher([][]byte{[]byte(tt.needle), []byte("never")})
+			for rest := []byte(tt.text); len(rest) > 0; rest = rest[min(size, len(rest)):] {
+				m.Write(rest[:min(size, len(rest))])
+			}
+			m.Break()
+			if got := m.Found(); got[0] != tt.want || got[1] || m.Done() {
+				t.Errorf("%q in %q by %d: %v", tt.needle, tt.text, size, got)
+			}
+		}
+		if got := Contains([]byte(tt.text), []byte(tt.needle)); got != tt.want {
+			t.Errorf("Contains(%q, %q) is %v", tt.text, tt.needle, got)
+		}
+	}
+	m := NewMatcher([][]byte{[]byte("ab")})
+	m.Write([]byte("a"))
+	m.Break()
+	m.Write([]byte("b"))
+	if m.Done() {
+		t.Error("found over a break")
+	}
+}
+
+func FuzzMatcher(f *testing.F) {
+	f.Add("Hello WÖRLD", "wör", 2)
+	f.Add("aaab\xc3", "AAB\xc3", 1)
+	f.Fuzz(func(t *testing.T, text, needle string, size int) {
+		size = 1 + (size%9+9)%9
+		m := NewMatcher([][]byte{[]byte(needle), []byte(text)})
+		for rest := []byte(text); len(rest) > 0; rest = rest[min(size, len(rest)):] {
+			m.Write(rest[:min(size, len(rest))])
+		}
+		m.Break()
+		want := strings.Contains(string(AppendFolded(nil, []byte(text))), string(AppendFolded(nil, []byte(needle))))
+		if got := m.Found(); got[0] != want || !got[1] {
+			t.Fatalf("%q in %q: %v, want %v", needle, text, got, want)
+		}
+		if utf8.ValidString(text) && utf8.ValidString(needle) && strings.EqualFold(text, needle) != bytes.Equal(AppendFolded(nil, []byte(text)), AppendFolded(nil, []byte(needle))) {
+			t.Fatalf("%q and %q fold otherwise than strings.EqualFold says", text, needle)
+		}
+	})
+}
+
+const searchMail = `Subject: =?iso-8859-1?Q?Gr=FC=DFe?=
+ from Vienna
+Content-Type: multipart/mixed; boundary=b
+
+--b
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+Caf=E9 au la=
+it
+--b
+Content-Type: text/plain; charset=utf-8
+Content-Transfer-Encoding: base64
+
+w4RwZmVs
+--b
+Content-Type: application/octet-stream; name=report.pdf
+Content-Transfer-Encoding: base64
+
+c2VjcmV0
+--b
+Content-Type: text/plain; charset=x-nobody
+Content-Transfer-Encoding: x-nothing
+
+as it is
+--b
+Content-Type: message/rfc822
+
+Subject: forwarded =?utf-8?Q?b=C3=A4r?=
+
+inner text
+--b--
+`
+
+func TestSearchText(t *testing.T) {
+	t.Parallel()
+	in := crlf(searchMail)
+	s := parse(in)
+	for _, tt := range []struct {
+		needle     string
+		body, text bool
+	}{
+		{"grüsse", false, false},
+		{"GRÜSSE", false, false},
+		{"grüße from", false, true},
+		{"subject: grü", false, true},
+		{"CAFÉ AU LAIT", true, true},
+		{"äpfel", true, true},
+		{"report.PDF", true, true},
+		{"secret", false, false},
+		{"c2VjcmV0", false, false},
+		{"as it is", true, true},
+		{"Forwarded Bär", true, true},
+		{"inner text", true, true},
+		{"lait\r\nÄpfel", false, false},
+		{"", true, true},
+	} {
+		for _, withHeader := range []bool{false, true} {
+			got, err := SearchText(bytes.NewReader(in), s, [][]byte{[]byte(tt.needle), []byte("no such text")}, withHeader)
+			want := tt.body
+			if withHeader {
+				want = tt.text
+			}
+			if err != nil || got[0] != want || got[1] {
+				t.Errorf("%q, header %v: %v, %v, want %v", tt.needle, withHeader, got, err, want)
+			}
+		}
+	}
+	broken := errors.New("broken")
+	if _, err := SearchText(brokenReaderAt{broken}, s, [][]byte{[]byte("x")}, false); !errors.Is(err, broken) {
+		t.Errorf("error of the reader: %v", err)
+	}
+}
+
+type brokenReaderAt struct{ err error }
+
+func (r brokenReaderAt) ReadAt([]byte, int64) (int, error) { return 0, r.err }
+
+// Fields are found wherever the pieces of a long header end.
+func TestSearchLongHeader(t *testing.T) {
+	t.Parallel()
+	header := strings.Repeat("X-Filler: "+strings.Repeat("y", 997)+"\r\n", 100) + "X-Long: " + strings.Repeat("z", 3*searchChunk) + "end\r\nX-Last: needle\r\n\there\r\n\r\n"
+	for _, wrap := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.HalfReader} {
+		m := NewMatcher([][]byte{[]byte("needle\there"), []byte("x-last: n"), []byte("y\r\nX")})
+		if err := searchHeader(wrap(strings.NewReader(header)), m); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Found(); !got[0] || !got[1] || got[2] {
+			t.Errorf("found %v", got)
+		}
+	}
+}
+
+func TestSearchCorpus(t *testing.T) {
+	t.Parallel()
+	for _, path := range corpus(t) {
+		b := readFile(t, path)
+		s := parse(b)
+		if _, err := SearchText(bytes.NewReader(b), s, [][]byte{[]byte("no such text in any mail")}, true); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		// What the preview shows is in the text, up to white space.
+		first, _, _ := strings.Cut(string(s.Preview), " ")
+		for i := range s.Parts {
+			if p := &s.Parts[i]; p.IsText() && equalFold(p.Subtype, "plain") && len(s.Parts) == 1 && utf8.ValidString(first) && lookupCharset(p.Param("charset")) == nil {
+				text, err := io.ReadAll(p.TextReader(bytes.NewReader(b)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if utf8.Valid(text) && !Contains(stripUnprintable(text), []byte(first)) {
+					t.Errorf("%s: preview %q is not in the text", path, s.Preview)
+				}
+			}
+		}
+	}
+}
+
+func stripUnprintable(b []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, b)
+}
+
+func BenchmarkMatcher(b *testing.B) {
+	text := bytes.Repeat([]byte("The quick brown fox jumps over the lazy dog. "), 1000)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		m := NewMatcher([][]byte{[]byte("lazy cat"), []byte("slow fox")})
+		m.Write(text)
+	}
+}
