@@ -17,9 +17,8 @@ where q.account_id = $1::bigint
 union all
 select coalesce(sum(m.bytes), 0)::bigint, coalesce(sum(m.messages), 0)::bigint
 from mailbox m
-where m.account_id = $1::bigint
-  and not m.dropped
-  and not exists (select 1 from quota q where q.account_id = $1::bigint)`,
+where m.account_id = $1::bigint and not m.dropped
+having not exists (select 1 from quota q where q.account_id = $1::bigint)`,
 		[]any{account}, &used.Bytes, &used.Messages)
 	return used, err
 }

@@ -22,32 +22,66 @@ func random63() int64 {
 	}
 }
 
-// writeRow runs one statement that changes something and returns at most one
-// row; without one the error is pgx.ErrNoRows. It does not end with ctx, so
-// that it is not left in doubt because somebody hung up; if the answer is lost
-// all the same, the error is ErrInDoubt.
+// writeRow is writeRows for at most one row; without one the error is pgx.ErrNoRows.
 func (db *DB) writeRow(ctx context.Context, what, sql string, args []any, into ...any) error {
+	found := false
+	err := db.writeRows(ctx, what, sql, args, func(rows pgx.Rows) error {
+		found = true
+		return rows.Scan(into...)
+	})
+	if err == nil && !found {
+		return pgx.ErrNoRows
+	}
+	return err
+}
+
+// writeRows runs one statement that changes something, and calls each for
+// every row that it returns. It does not end with ctx, so that it is not left
+// in doubt because somebody hung up; if the answer is lost all the same, the
+// error is ErrInDoubt.
+func (db *DB) writeRows(ctx context.Context, what, sql string, args []any, each func(pgx.Rows) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), db.config.StatementTimeout+patience)
 	defer cancel()
+	for try := 0; ; try++ {
+		err := db.tryWriteRows(ctx, sql, args, each)
+		switch {
+		case err == nil:
+			return nil
+		case pgconn.SafeToRetry(err) && errors.Is(err, errBroken) && try < 2:
+			db.pool.Reset() // it was not sent; the other connections are most likely dead too
+		case errors.Is(err, ErrInDoubt):
+			return fmt.Errorf("%s: %w", what, err)
+		default:
+			return fmt.Errorf("%s: %w", what, classify(ctx, err))
+		}
+	}
+}
+
+func (db *DB) tryWriteRows(ctx context.Context, sql string, args []any, each func(pgx.Rows) error) error {
 	conn, release, err := db.acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return err
 	}
 	defer release()
 	db.trips.Add(1)
 	pg := conn.Conn().PgConn()
 	doubtless(pg)
-	err = broken(conn, conn.QueryRow(ctx, sql, args...).Scan(into...))
+	rows, err := conn.Query(ctx, sql, args...)
+	if err == nil {
+		for rows.Next() && err == nil {
+			err = each(rows)
+		}
+		rows.Close()
+		err = errors.Join(err, rows.Err())
+	}
+	err = broken(conn, err)
 	if doubtful(pg) || errors.Is(err, errBroken) && !pgconn.SafeToRetry(err) {
-		return fmt.Errorf("%s: %w: %w", what, ErrInDoubt, errors.Join(ErrUnavailable, err))
+		return fmt.Errorf("%w: %w", ErrInDoubt, errors.Join(ErrUnavailable, err))
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, classify(ctx, err))
-	}
-	return nil
+	return err
 }
 
 // doubtKey is where a connection notes that the server warned.

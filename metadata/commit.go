@@ -1,0 +1,259 @@
+package metadata
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Change is what a commit does to one mailbox. Numbers and images are computed
+// on the state that Seen names, and hold if that is still the current one.
+type Change struct {
+	Mailbox  MailboxID
+	Seen     Version
+	ModSeq   int64    // after the commit: Seen.ModSeq and one for each operation
+	UIDNext  int64    // after the commit; 0: unchanged
+	Delta    Counters // what is added to the counters
+	Keywords []string // after the commit; nil: unchanged
+	Chunks   []*Chunk // new images, each number once
+	Expunged int64    // the highest modseq at which it expunges or moves slots away; 0: none
+	Insert   []Message
+}
+
+// Copy is a message to be copied inside the database: all that never changes
+// of it stays, but for UID and SaveDate.
+type Copy struct {
+	From   MailboxID
+	UID    uint32
+	To     MailboxID
+	NewUID uint32
+}
+
+// Delivery says that the message with this UID is what a mail server handed
+// over; the digest is of recipient, sender and bytes as received.
+type Delivery struct {
+	Digest  [32]byte
+	Mailbox MailboxID
+	UID     uint32
+}
+
+// Commit is one change of an account's mail: all of it happens, or nothing.
+type Commit struct {
+	Account AccountID
+	Changes []Change // one, or two of different mailboxes
+	Copies  []Copy
+	// Share says that the copies share their objects with the sources (COPY).
+	// Without it the objects go over to them (MOVE).
+	Share bool
+	// Charge is what is added to the account's use, if it has a limit. What is
+	// positive must fit the limit; what is not never fails.
+	Charge Quota
+	// Deadline is until when the objects of the inserted messages are safe from the
+	// collector, by the clock of PostgreSQL. The zero time: they are not new.
+	Deadline   time.Time
+	Deliveries []Delivery
+}
+
+// Committed is what a commit made.
+type Committed struct {
+	Stamps []int64 // of the new version, for each change
+	Epoch  int64
+	At     time.Time // SaveDate of what was inserted and copied
+}
+
+// Version is the version of the mailbox of the i-th change after the commit.
+func (c *Committed) Version(commit *Commit, i int) Version {
+	return Version{ModSeq: commit.Changes[i].ModSeq, Stamp: c.Stamps[i], Epoch: c.Epoch}
+}
+
+// plan is a commit made ready to be sent, perhaps more than once: by its stamps
+// it is recognised.
+type plan struct {
+	*Commit
+	changes []*Change // by mailbox id, the order of locking
+	stamps  []int64   // of changes
+	sql     string
+	args    []any
+}
+
+func (c *Commit) plan() (*plan, error) {
+	if len(c.Changes) < 1 || len(c.Changes) > 2 {
+		return nil, fmt.Errorf("commit of %d mailboxes", len(c.Changes))
+	}
+	p := &plan{Commit: c}
+	for i := range c.Changes {
+		ch := &c.Changes[i]
+		if ch.ModSeq <= ch.Seen.ModSeq || ch.Seen.ModSeq < 1 {
+			return nil, fmt.Errorf("commit of modseq %d on %d", ch.ModSeq, ch.Seen.ModSeq)
+		}
+		p.changes = append(p.changes, ch)
+		p.stamps = append(p.stamps, random63())
+	}
+	slices.SortStableFunc(p.changes, func(a, b *Change) int { return cmp.Compare(a.Mailbox, b.Mailbox) })
+	if len(p.changes) == 2 && p.changes[0].Mailbox == p.changes[1].Mailbox {
+		return nil, errors.New("commit of two changes of one mailbox")
+	}
+	switch {
+	case len(p.changes) == 2:
+		p.double()
+	case p.plain():
+		p.store()
+	case len(c.Copies) == 0 && p.changes[0].Expunged == 0:
+		p.insert()
+	default:
+		p.single()
+	}
+	return p, nil
+}
+
+// plain says that nothing changes but flags.
+func (p *plan) plain() bool {
+	ch := p.changes[0]
+	return len(ch.Insert) == 0 && ch.Expunged == 0 && len(p.Copies) == 0 && len(p.Deliveries) == 0 && p.Charge == Quota{}
+}
+
+// committed is the result, in the order of the caller's changes.
+func (p *plan) committed(at time.Time) Committed {
+	stamps := make([]int64, len(p.stamps))
+	for i := range p.Changes {
+		stamps[i] = p.stamps[slices.Index(p.changes, &p.Changes[i])]
+	}
+	return Committed{Stamps: stamps, Epoch: p.changes[0].Seen.Epoch, At: at}
+}
+
+// The outcomes that the statements report.
+const (
+	outcomeDone      = ""
+	outcomeConflict  = "conflict"
+	outcomeMailbox   = "mailbox"
+	outcomeQuota     = "quota"
+	outcomeLate      = "late"
+	outcomeDelivered = "delivered"
+	outcomeSource    = "source"
+)
+
+var outcomes = map[string]error{
+	outcomeConflict:  ErrConflict,
+	outcomeMailbox:   ErrNoMailbox,
+	outcomeQuota:     ErrOverQuota,
+	outcomeLate:      ErrLate,
+	outcomeDelivered: ErrDelivered,
+	outcomeSource:    ErrSourceGone,
+}
+
+// refusalCode is the SQLSTATE of refuse().
+const refusalCode = "ST001"
+
+// answer is what became of a statement that was sent.
+type answer struct {
+	outcome string
+	at      time.Time
+	err     error
+	doubt   bool // it may have happened all the same, or not have happened for good
+	unsent  bool // it never left
+}
+
+// Commit makes a change, in one statement and one round trip.
+//
+// The error is ErrConflict if a mailbox is no longer as it was seen,
+// ErrNoMailbox if it was deleted, ErrOverQuota, ErrLate, ErrDelivered or
+// ErrSourceGone (a message to be copied has no row any more); in all these
+// cases nothing happened, nor with ErrUnavailable. With ErrInDoubt it may have
+// happened or not.
+//
+// Once begun it does not end with ctx. It ends all the same, by the timeouts
+// of the configuration.
+func (db *DB) Commit(ctx context.Context, c *Commit) (Committed, error) {
+	p, err := c.plan()
+	if err != nil {
+		return Committed{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Committed{}, fmt.Errorf("commit: %w", err)
+	}
+	ctx = context.WithoutCancel(ctx)
+	return db.settle(ctx, p, db.send(ctx, p))
+}
+
+// send sends the statement once, on a connection that works if there is one.
+func (db *DB) send(ctx context.Context, p *plan) answer {
+	ctx, cancel := context.WithTimeout(ctx, db.config.StatementTimeout+patience)
+	defer cancel()
+	for try := 0; ; try++ {
+		a := db.trySend(ctx, p)
+		if a.unsent && try < 2 && errors.Is(a.err, errBroken) {
+			db.pool.Reset()
+			continue
+		}
+		return a
+	}
+}
+
+func (db *DB) trySend(ctx context.Context, p *plan) answer {
+	conn, release, err := db.acquire(ctx)
+	if err != nil {
+		return answer{err: err, unsent: true}
+	}
+	defer release()
+	db.trips.Add(1)
+	pg := conn.Conn().PgConn()
+	doubtless(pg)
+	var a answer
+	a.err = broken(conn, conn.QueryRow(ctx, p.sql, p.args...).Scan(&a.outcome, &a.at))
+	return judge(ctx, a, doubtful(pg))
+}
+
+// judge tells refusals from doubts.
+func judge(ctx context.Context, a answer, warned bool) answer {
+	a.doubt = warned
+	if a.err == nil {
+		return a
+	}
+	var refused *pgconn.PgError
+	switch {
+	case errors.Is(a.err, pgx.ErrNoRows):
+		a.err, a.outcome = nil, outcomeMailbox
+	case errors.As(a.err, &refused) && refused.Code == refusalCode:
+		a.err, a.outcome = nil, refused.Message
+	case errors.As(a.err, &refused):
+		a.doubt = a.doubt || again(refused.Code)
+	case errors.Is(a.err, errBroken):
+		a.unsent = pgconn.SafeToRetry(a.err)
+		a.doubt = !a.unsent
+	}
+	if a.err != nil {
+		a.err = classify(ctx, a.err)
+	}
+	return a
+}
+
+// again says that a statement may be sent again, by the rule for doubts:
+// serialization, deadlock, no lock in time; and shutdowns and broken
+// connections, which say nothing of what was committed.
+func again(code string) bool {
+	switch code {
+	case "40001", "40P01", "55P03":
+		return true
+	}
+	return code[:4] == "57P0" || code[:2] == "08"
+}
+
+// result is the end of a commit that is not in doubt.
+func (p *plan) result(a answer) (Committed, error) {
+	if a.err != nil {
+		return Committed{}, fmt.Errorf("commit: %w", a.err)
+	}
+	if a.outcome == outcomeDone {
+		return p.committed(a.at), nil
+	}
+	if err := outcomes[a.outcome]; err != nil {
+		return Committed{}, fmt.Errorf("commit: %w", err)
+	}
+	return Committed{}, fmt.Errorf("commit: unknown outcome %q", a.outcome)
+}

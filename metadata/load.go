@@ -1,0 +1,253 @@
+package metadata
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Load is a mailbox as of one moment, or what changed of it.
+type Load struct {
+	Mailbox Mailbox
+	Whole   bool     // Chunks are all that there are, not only what changed
+	Chunks  []*Chunk // by number
+}
+
+// into are the destinations of the columns of a mailbox, in this order: id,
+// name, uidvalidity, uidnext, modseq, stamp, epoch, messages, unseen, deleted,
+// bytes, deleted_bytes, recent, horizon, jumps, keywords, special_use, listseq,
+// dropped.
+func (m *Mailbox) into() []any {
+	return []any{
+		&m.ID, &m.Name, &m.UIDValidity, &m.UIDNext, &m.ModSeq, &m.Stamp, &m.Epoch,
+		&m.Messages, &m.Unseen, &m.Deleted, &m.Bytes, &m.DeletedBytes,
+		&m.Recent, &m.Horizon, &m.Jumps, &m.Keywords, &m.SpecialUse, &m.ListSeq, &m.Dropped,
+	}
+}
+
+// loadSQL reads a mailbox and its chunks in one statement, so that they are of
+// one moment. All chunks come if what the caller has cannot be brought up to
+// date: it lies below the horizon, is of another epoch, or has this modseq but
+// was made by another commit; or lies above, which is only seen after a restore.
+const loadSQL = `
+select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
+  m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
+  m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
+  m.epoch <> epoch(),
+  m.horizon > $3::bigint or m.epoch <> $5::bigint or m.modseq < $3::bigint
+    or m.modseq = $3::bigint and m.stamp <> $4::bigint,
+  f.chunk, f.slots
+from mailbox m
+left join flags f on f.account_id = m.account_id and f.mailbox_id = m.id
+  and f.max_modseq > case
+    when m.horizon > $3::bigint or m.epoch <> $5::bigint or m.modseq < $3::bigint
+      or m.modseq = $3::bigint and m.stamp <> $4::bigint then 0
+    else $3::bigint
+  end
+where m.account_id = $1::bigint and m.id = $2::bigint`
+
+// loading gathers the rows of loadSQL.
+type loading struct {
+	Load
+	account AccountID
+	stale   bool // of an older epoch
+	found   bool
+}
+
+func (l *loading) row(rows pgx.Rows) error {
+	var chunk *int32
+	var slots []byte
+	into := make([]any, 21, 23) // of further rows only the chunk is new
+	if !l.found {
+		into = append(l.Mailbox.into(), &l.stale, &l.Whole)
+		l.found = true
+	}
+	if err := rows.Scan(append(into, &chunk, &slots)...); err != nil {
+		return err
+	}
+	if chunk == nil {
+		return nil
+	}
+	c, err := ParseChunk(*chunk, slots)
+	if err != nil {
+		return fmt.Errorf("mailbox %d of account %x: %w", l.Mailbox.ID, int64(l.account), err)
+	}
+	l.Chunks = append(l.Chunks, c)
+	return nil
+}
+
+func (l *loading) end() (Load, error) {
+	if !l.found || l.Mailbox.Dropped {
+		return Load{}, ErrNoMailbox
+	}
+	l.Mailbox.Account = l.account
+	byNumber := func(a, b *Chunk) int { return cmp.Compare(a.no, b.no) }
+	if !slices.IsSortedFunc(l.Chunks, byNumber) {
+		slices.SortFunc(l.Chunks, byNumber)
+	}
+	return l.Load, nil
+}
+
+// Load reads a mailbox: with the zero Version the whole of it, otherwise its
+// row and the chunks that changed since that version, or again the whole (Load.Whole) if
+// that cannot be told. The error is ErrNoMailbox if it is not there or deleted.
+func (db *DB) Load(ctx context.Context, account AccountID, id MailboxID, have Version) (Load, error) {
+	const jumps = 3 // one is enough, unless the epoch goes on changing
+	for range jumps {
+		l := loading{account: account}
+		err := db.rows(ctx, "load mailbox", loadSQL, []any{account, id, have.ModSeq, have.Stamp, have.Epoch}, l.row)
+		if err != nil {
+			return Load{}, err
+		}
+		if !l.stale || l.Mailbox.Dropped {
+			return l.end()
+		}
+		if err := db.jump(ctx, account, id); err != nil {
+			return Load{}, err
+		}
+	}
+	return Load{}, fmt.Errorf("load mailbox: the epoch keeps changing: %w", ErrUnavailable)
+}
+
+// jump takes a mailbox of another epoch into this one. Numbers that the other
+// gave out, and that this database does not know of, are passed over: the
+// modseq goes to a multiple of 2^28, the UIDs by 131,072 to the border of a chunk.
+func (db *DB) jump(ctx context.Context, account AccountID, id MailboxID) error {
+	var epoch int64
+	err := db.writeRow(ctx, "take the mailbox into the new epoch", `
+update mailbox
+set jumps = jumps || modseq,
+  modseq = ((modseq >> 28) + 1) << 28,
+  uidnext = least(((uidnext + 131072 + 127) >> 7) << 7, 4294967295),
+  epoch = epoch(),
+  stamp = $3::bigint
+where account_id = $1::bigint and id = $2::bigint and epoch <> epoch() and not dropped
+returning epoch`,
+		[]any{account, id, random63()}, &epoch)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // somebody else was faster
+	}
+	return err
+}
+
+// BumpEpoch begins a new epoch. It is for after a restore that did not raise
+// the timeline, as that of a dump.
+func (db *DB) BumpEpoch(ctx context.Context) (epoch int64, err error) {
+	if err := db.writeRow(ctx, "bump the epoch", `
+update cluster
+set generation = generation + 1
+where generation < 16777215
+returning generation`, nil, &epoch); err != nil {
+		return 0, err
+	}
+	return db.Epoch(ctx)
+}
+
+// Epoch is the epoch of the database.
+func (db *DB) Epoch(ctx context.Context) (epoch int64, err error) {
+	err = db.row(ctx, "read the epoch", `select epoch()`, nil, &epoch)
+	return epoch, err
+}
+
+// BoxRef names a mailbox of any account.
+type BoxRef struct {
+	Account AccountID
+	Mailbox MailboxID
+}
+
+// Pulse is the version that a mailbox has now.
+type Pulse struct {
+	BoxRef
+	Version
+	Dropped bool // deleted, or not there at all
+}
+
+// Pulses reads the versions of many mailboxes in one round trip, in the order
+// asked for. A mailbox that has yet to be taken into the database's epoch
+// carries that epoch already, so that it differs from what anybody has.
+func (db *DB) Pulses(ctx context.Context, refs []BoxRef) ([]Pulse, error) {
+	accounts, mailboxes := make([]int64, len(refs)), make([]int64, len(refs))
+	for i, r := range refs {
+		accounts[i], mailboxes[i] = int64(r.Account), int64(r.Mailbox)
+	}
+	pulses := make([]Pulse, 0, len(refs))
+	err := db.rows(ctx, "read the versions of mailboxes", `
+select r.account_id, r.id, coalesce(m.modseq, 0), coalesce(m.stamp, 0), epoch(), coalesce(m.dropped, true)
+from unnest($1::bigint[], $2::bigint[]) with ordinality r(account_id, id, n)
+left join lateral (
+  select b.modseq, b.stamp, b.dropped
+  from mailbox b
+  where b.account_id = r.account_id and b.id = r.id
+  limit 1) m on true
+order by r.n`,
+		[]any{accounts, mailboxes}, func(rows pgx.Rows) error {
+			var p Pulse
+			if err := rows.Scan(&p.Account, &p.Mailbox, &p.ModSeq, &p.Stamp, &p.Epoch, &p.Dropped); err != nil {
+				return err
+			}
+			pulses = append(pulses, p)
+			return nil
+		})
+	return pulses, err
+}
+
+// AccountPulse is what sessions of an account have to notice beside its mail.
+type AccountPulse struct {
+	Account     AccountID
+	ListSeq     int64
+	AuthVersion int64
+	State       AccountState
+}
+
+// AccountPulses reads them for many accounts in one round trip. Accounts that
+// are not there any more are reported as Deleting.
+func (db *DB) AccountPulses(ctx context.Context, accounts []AccountID) ([]AccountPulse, error) {
+	ids := make([]int64, len(accounts))
+	for i, a := range accounts {
+		ids[i] = int64(a)
+	}
+	pulses := make([]AccountPulse, 0, len(accounts))
+	err := db.rows(ctx, "read the versions of accounts", `
+select r.account_id, coalesce(a.listseq, 0), coalesce(a.auth_version, 0), coalesce(a.state, 3)
+from unnest($1::bigint[]) with ordinality r(account_id, n)
+left join lateral (
+  select b.listseq, b.auth_version, b.state
+  from account b
+  where b.account_id = r.account_id
+  limit 1) a on true
+order by r.n`,
+		[]any{ids}, func(rows pgx.Rows) error {
+			var p AccountPulse
+			if err := rows.Scan(&p.Account, &p.ListSeq, &p.AuthVersion, &p.State); err != nil {
+				return err
+			}
+			pulses = append(pulses, p)
+			return nil
+		})
+	return pulses, err
+}
+
+// ClaimRecent gives the caller the messages from UID from up to below uidnext
+// as \Recent, if won; otherwise others have them. Modseq and stamp stay.
+func (db *DB) ClaimRecent(ctx context.Context, account AccountID, id MailboxID, uidnext int64) (from int64, won bool, err error) {
+	err = db.writeRow(ctx, "claim recent messages", `
+with o as materialized (
+  select recent
+  from mailbox
+  where account_id = $1::bigint and id = $2::bigint and recent < $3::bigint and not dropped
+  for update)
+update mailbox m
+set recent = $3::bigint
+from o
+where m.account_id = $1::bigint and m.id = $2::bigint
+returning o.recent`,
+		[]any{account, id, uidnext}, &from)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	return from, err == nil, err
+}
