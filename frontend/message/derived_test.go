@@ -49,7 +49,9 @@ func TestParseDate(t *testing.T) {
 			continue
 		}
 		n++
-		if got, ok := s.SentDate(); !ok || !got.Equal(want) && want.Location().String() != "" {
+		const wall = "2006-01-02 15:04:05"
+		numeric := bytes.ContainsAny(s.Envelope().Date, "+-") // net/mail knows few zones by name
+		if got, ok := s.SentDate(); !ok || numeric && !got.Equal(want) || got.Format(wall) != want.Format(wall) {
 			t.Errorf("%s: %q: %v, net/mail has %v", path, s.Envelope().Date, got, want)
 		}
 	}
