@@ -83,8 +83,12 @@ func (d *dateParser) clock(b []byte) {
 	if len(b) > 0 && b[0] == '.' {
 		_, b = leadingNumber(b[1:])
 	}
-	if len(b) > 0 {
-		d.token(b)
+	switch {
+	case len(b) == 0:
+	case b[0] == '+', b[0] == '-':
+		d.offset(b)
+	default:
+		d.name(b)
 	}
 }
 

@@ -127,11 +127,14 @@ func (s *Summary) readParams(d *payload) []Param {
 	return s.params[n:len(s.params):len(s.params)]
 }
 
-// nested reports whether the message begins at 0, each part lies inside its parent, and
+// nested reports whether the message begins at 0, each part lies inside its parent and before the next, and
 // messages inside of messages have envelopes.
 func (s *Summary) nested() bool {
 	for i := range s.Parts {
 		p := &s.Parts[i]
+		if p.Next >= 0 && s.Parts[p.Next].HeaderStart < p.End {
+			return false
+		}
 		if p.Parent < 0 {
 			if p.header != nil || p.HeaderStart != 0 {
 				return false
