@@ -84,6 +84,7 @@ func (s *Summary) readPart(d *payload, p *Part, at int64) {
 	p.Type = d.word()
 	if p.kind == kindMessage || p.IsText() {
 		p.Lines = d.length()
+		d.bad = d.bad || p.Lines > p.Size()
 	}
 	p.Subtype = d.word()
 	p.Params = s.readParams(d)
