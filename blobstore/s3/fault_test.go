@@ -134,8 +134,11 @@ func cutAt(n int, end func(r *http.Request)) func(http.ResponseWriter, *http.Req
 
 func broken(*http.Request) {}
 
-// hangs keeps the connection until the other side gives up.
-func hangs(r *http.Request) { <-r.Context().Done() }
+// hangs keeps the connection until the other side gives up, which a server sees only once it has read the request.
+func hangs(r *http.Request) {
+	io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+}
 
 func putBytes(t *testing.T, s *s3.Store, key blobstore.Key, data []byte) error {
 	t.Helper()

@@ -107,3 +107,22 @@ func TestKeysFromFiles(t *testing.T) {
 		t.Error("the file's wrong key was not used")
 	}
 }
+
+// One connection shows whether what follows an empty body is taken for the next request.
+func TestEmptyObjectsOnOneConnection(t *testing.T) {
+	t.Parallel()
+	conf := s3test.New(t)
+	conf.MaxConns, conf.Attempts = 1, 1
+	s := open(t, conf)
+	for range 20 {
+		for _, size := range []int{0, 10} {
+			key := blobstore.NewKey(1)
+			if err := putBytes(t, s, key, blobtest.Bytes(size)); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := getBytes(t.Context(), s, key, 0, -1); err != nil || len(got) != size {
+				t.Fatalf("got %d of %d bytes, %v", len(got), size, err)
+			}
+		}
+	}
+}
