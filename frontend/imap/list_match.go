@@ -1,0 +1,88 @@
+package imap
+
+import (
+	"strings"
+
+	"starling/frontend/mailstore"
+)
+
+// listPattern is a pattern of LIST with its reference before it (RFC 9051
+// §6.3.9): "*" stands for any characters, "%" for any but the delimiter.
+type listPattern struct {
+	text  string
+	least int // bytes that a name needs at least
+}
+
+func newListPattern(reference, pattern string) listPattern {
+	p := listPattern{text: reference + pattern}
+	for i := range len(p.text) {
+		if c := p.text[i]; c != '*' && c != '%' {
+			p.least++
+		}
+	}
+	return p
+}
+
+// parents says whether the pattern asks for names of levels too, at which there is no
+// mailbox but below which there are some: not where "*" shows those below anyway.
+func (p listPattern) parents() bool {
+	return strings.HasSuffix(p.text, "%") || !strings.Contains(p.text, "*")
+}
+
+// matches says whether the pattern fits all of name. It takes at most the product of
+// both lengths: of the wildcards tried again only the last "%" and the last "*" count,
+// since what an earlier one could reach they reach too.
+func (p listPattern) matches(name string) bool {
+	if len(name) < p.least {
+		return false
+	}
+	type retry struct{ pattern, name int } // pattern: behind the wildcard; 0: none yet
+	var level, across retry
+	i, j := 0, 0
+	folded := foldedPrefix(name)
+	for {
+		switch {
+		case i < len(p.text) && p.text[i] == '*':
+			i++
+			across, level = retry{i, j}, retry{}
+			continue
+		case i < len(p.text) && p.text[i] == '%':
+			i++
+			level = retry{i, j}
+			continue
+		case i == len(p.text) && j == len(name):
+			return true
+		case i < len(p.text) && j < len(name) && same(p.text[i], name[j], j < folded):
+			i++
+			j++
+			continue
+		}
+		switch {
+		case level.pattern > 0 && level.name < len(name) && name[level.name] != mailstore.Delimiter:
+			level.name++
+			i, j = level.pattern, level.name
+		case across.pattern > 0 && across.name < len(name):
+			across.name++
+			i, j, level = across.pattern, across.name, retry{}
+		default:
+			return false
+		}
+	}
+}
+
+// foldedPrefix is how many bytes of name are compared without case: INBOX, also
+// where it is the first level (RFC 9051 §5.1).
+func foldedPrefix(name string) int {
+	const inbox = mailstore.Inbox
+	if strings.HasPrefix(name, inbox) && (len(name) == len(inbox) || name[len(inbox)] == mailstore.Delimiter) {
+		return len(inbox)
+	}
+	return 0
+}
+
+func same(pattern, name byte, fold bool) bool {
+	if fold && 'a' <= pattern && pattern <= 'z' {
+		pattern -= 'a' - 'A'
+	}
+	return pattern == name
+}
