@@ -1,0 +1,267 @@
+package imap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"starling/blobstore"
+	mail "starling/frontend/message"
+	"starling/metadata"
+)
+
+const (
+	// searchPiece is how many messages' rows are read at a time.
+	searchPiece = 1000
+	// searchReaders is how many messages a search reads at the same time.
+	searchReaders = 8
+	// searchGap is how many UIDs that are not asked for may lie between two that are for both to be read as one range.
+	searchGap = 4
+	// maxSearchedHeader is how much of a header HEADER looks into, in bytes.
+	maxSearchedHeader = 1 << 20
+	// cheapColumns are small and stand in the row itself.
+	cheapColumns = metadata.ColDates | metadata.ColSize | metadata.ColIDs
+)
+
+// search finds the messages of a view that a plan fits. It asks what is at hand
+// first, and reads more only of the messages that this leaves undecided: slots, then
+// small columns, then summaries, then the messages themselves.
+type search struct {
+	*searchPlan
+	log   *zap.Logger
+	found []uint32 // UIDs
+	open  []uint32 // UIDs, rising, of messages that are not decided yet
+}
+
+// run returns the UIDs of what matches, rising. Ghosts are left out unless asked for.
+func (r *search) run(ctx context.Context, ghosts bool) ([]uint32, error) {
+	for m := range r.view.messages(r.scope) {
+		if m.ghost && !ghosts {
+			continue
+		}
+		c := candidate{message: m}
+		r.take(m.uid, r.root.eval(&c))
+	}
+	if cheap := r.root.needs & cheapColumns; cheap != 0 {
+		if err := r.readRows(ctx, cheap); err != nil {
+			return nil, err
+		}
+	}
+	if r.root.needs&^cheapColumns != 0 {
+		if err := r.readSummaries(ctx, r.root.needs); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(r.found)
+	return r.found, nil
+}
+
+// take notes the verdict on a message.
+func (r *search) take(uid uint32, v verdict) {
+	switch v {
+	case yes:
+		r.found = append(r.found, uid)
+	case unknown:
+		r.open = append(r.open, uid)
+	}
+}
+
+func (r *search) candidate(row *metadata.Message) candidate {
+	slot, isGhost, _ := r.view.slot(row.UID)
+	return candidate{message: message{uid: row.UID, slot: slot, ghost: isGhost}, row: row}
+}
+
+// readRows decides by the columns of the rows. A message whose row is collected matches nothing.
+func (r *search) readRows(ctx context.Context, columns metadata.Columns) error {
+	open := r.open
+	r.open = nil
+	for piece := range slices.Chunk(open, searchPiece) {
+		err := r.rows(ctx, piece, columns, func(row *metadata.Message) {
+			c := r.candidate(row)
+			r.take(row.UID, r.root.eval(&c))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rows reads the rows of the messages with the UIDs of piece.
+func (r *search) rows(ctx context.Context, piece []uint32, columns metadata.Columns, visit func(*metadata.Message)) error {
+	left := piece
+	err := r.view.mailbox.Messages(ctx, uidRanges(piece, searchGap), columns, func(row *metadata.Message) error {
+		for len(left) > 0 && left[0] < row.UID {
+			left = left[1:]
+		}
+		if len(left) > 0 && left[0] == row.UID {
+			visit(row)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("search %d messages: %w", len(piece), err)
+	}
+	return nil
+}
+
+// uidRanges are the ranges that UIDs, which rise, make up, with up to gap others between them.
+func uidRanges(uids []uint32, gap uint32) []metadata.UIDRange {
+	var ranges []metadata.UIDRange
+	for _, uid := range uids {
+		if n := len(ranges); n > 0 && uid-ranges[n-1].Last <= gap+1 {
+			ranges[n-1].Last = uid
+			continue
+		}
+		ranges = append(ranges, metadata.UIDRange{First: uid, Last: uid})
+	}
+	return ranges
+}
+
+// readSummaries decides by the summaries, and by the messages where they leave open.
+func (r *search) readSummaries(ctx context.Context, columns metadata.Columns) error {
+	open := r.open
+	r.open = nil
+	var summary mail.Summary
+	for piece := range slices.Chunk(open, searchPiece) {
+		var deep []metadata.Message
+		err := r.rows(ctx, piece, columns, func(row *metadata.Message) {
+			c := r.candidate(row)
+			if !r.unpack(&c, &summary) {
+				return
+			}
+			v := r.root.eval(&c)
+			if v != unknown {
+				r.take(row.UID, v)
+				return
+			}
+			kept := *row
+			kept.Extent, kept.Summary = slices.Clone(row.Extent), slices.Clone(row.Summary)
+			deep = append(deep, kept)
+		})
+		if err != nil {
+			return err
+		}
+		if err := r.readMessages(ctx, deep); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpack reads the summary of c into summary.
+func (r *search) unpack(c *candidate, summary *mail.Summary) bool {
+	if err := summary.Unmarshal(c.row.Summary); err != nil {
+		r.log.Error("message left out of a search", zap.Uint32("uid", c.uid), zap.Error(err))
+		return false
+	}
+	c.summary = summary
+	return true
+}
+
+// readMessages decides by the messages themselves, several at a time.
+func (r *search) readMessages(ctx context.Context, rows []metadata.Message) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	verdicts := make([]verdict, len(rows))
+	next := make(chan int)
+	var readers sync.WaitGroup
+	for range min(searchReaders, len(rows)) {
+		readers.Go(func() {
+			var summary mail.Summary
+			for i := range next {
+				v, err := r.look(ctx, &rows[i], &summary)
+				if err != nil {
+					cancel(err)
+				}
+				verdicts[i] = v
+			}
+		})
+	}
+	for i := range rows {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	readers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("search messages: %w", err)
+	}
+	for i := range rows {
+		if verdicts[i] == yes {
+			r.found = append(r.found, rows[i].UID)
+		}
+	}
+	return nil
+}
+
+// look reads a message. One that is damaged matches nothing, and does not keep
+// others from being found.
+func (r *search) look(ctx context.Context, row *metadata.Message, summary *mail.Summary) (verdict, error) {
+	c := r.candidate(row)
+	if !r.unpack(&c, summary) {
+		return no, nil
+	}
+	v, err := r.evalMessage(ctx, &c)
+	if errors.Is(err, blobstore.ErrCorrupt) || errors.Is(err, blobstore.ErrNotFound) {
+		r.log.Error("message left out of a search", zap.Uint32("uid", c.uid), zap.Error(err))
+		return no, nil
+	}
+	return v, err
+}
+
+func (r *search) evalMessage(ctx context.Context, c *candidate) (verdict, error) {
+	body, err := r.view.mailbox.Body(c.row)
+	if err != nil {
+		return no, err
+	}
+	defer body.Close()
+	return r.evalBytes(body.At(ctx), c)
+}
+
+// evalBytes decides by the bytes of a message: first by its header, then by all of it.
+func (p *searchPlan) evalBytes(bytes io.ReaderAt, c *candidate) (verdict, error) {
+	var err error
+	if p.fields {
+		if c.header, err = readHeader(bytes, c.summary); err != nil {
+			return no, err
+		}
+		if v := p.root.eval(c); v != unknown {
+			return v, nil
+		}
+	}
+	if len(p.body) > 0 {
+		if c.inBody, err = mail.SearchText(bytes, c.summary, p.body, false); err != nil {
+			return no, err
+		}
+	}
+	if len(p.text) > 0 {
+		if c.inText, err = mail.SearchText(bytes, c.summary, p.text, true); err != nil {
+			return no, err
+		}
+	}
+	c.read = true
+	return p.root.eval(c), nil
+}
+
+// readHeader reads the message's header, or its beginning where it is longer than any
+// that is meant to be read.
+func readHeader(bytes io.ReaderAt, summary *mail.Summary) ([]byte, error) {
+	top := &summary.Parts[0]
+	header := make([]byte, min(top.BodyStart-top.HeaderStart, maxSearchedHeader))
+	n, err := bytes.ReadAt(header, top.HeaderStart)
+	if n == len(header) {
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the header: %w", err)
+	}
+	return header, nil
+}
