@@ -206,6 +206,9 @@ func (db *DB) trySend(ctx context.Context, p *plan) answer {
 	doubtless(pg)
 	var a answer
 	a.err = broken(conn, conn.QueryRow(ctx, p.sql, p.args...).Scan(&a.outcome, &a.at))
+	if errors.Is(a.err, errBroken) && pgconn.SafeToRetry(a.err) {
+		return answer{err: classify(ctx, a.err), unsent: true}
+	}
 	return judge(ctx, a, doubtful(pg))
 }
 
@@ -224,8 +227,7 @@ func judge(ctx context.Context, a answer, warned bool) answer {
 	case errors.As(a.err, &refused):
 		a.doubt = a.doubt || again(refused.Code)
 	case errors.Is(a.err, errBroken):
-		a.unsent = pgconn.SafeToRetry(a.err)
-		a.doubt = !a.unsent
+		a.doubt = true
 	}
 	if a.err != nil {
 		a.err = classify(ctx, a.err)

@@ -214,7 +214,18 @@ func (p *pace) before(ctx context.Context, _ *pgx.ConnConfig) error {
 	}
 }
 
+// dialing marks the contexts in which connections are made.
+type dialing struct{}
+
+// errNoCancel is what pgx hears when it wants to ask the server to cancel what
+// a broken connection did. A commit that waits for its standby would then end,
+// on the primary alone.
+var errNoCancel = errors.New("no cancel requests")
+
 func (p *pace) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if ctx.Value(dialing{}) == nil {
+		return nil, errNoCancel
+	}
 	select {
 	case p.permits <- struct{}{}:
 	case <-ctx.Done():
@@ -224,9 +235,9 @@ func (p *pace) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	return p.dialer(ctx, network, addr)
 }
 
-// TraceConnectStart is there because pgx asks for it.
+// TraceConnectStart marks the context.
 func (p *pace) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
-	return ctx
+	return context.WithValue(ctx, dialing{}, true)
 }
 
 // TraceConnectEnd notes how it went, the server's answer included.

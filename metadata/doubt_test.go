@@ -1,0 +1,407 @@
+package metadata_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"starling/metadata"
+	"starling/metadata/metadatatest"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// wire stands between the client and PostgreSQL. Armed, it treats the next
+// bytes that the client sends in its own way, once.
+type wire struct {
+	t      *testing.T
+	listen net.Listener
+	dial   func() (net.Conn, error)
+	done   sync.WaitGroup
+
+	mu    sync.Mutex
+	armed func(sent []byte, p *wirePair)
+	down  bool
+	pairs []*wirePair
+}
+
+// wirePair is a connection through the wire. Once muted, the client gets
+// nothing any more, and does not notice either; what the server says is noted.
+type wirePair struct {
+	client, server net.Conn
+	muted          atomic.Bool
+	answered       chan struct{}
+}
+
+// newWire returns a database opened through a wire, and one opened directly.
+func newWire(t *testing.T, options ...func(*metadata.Config)) (w *wire, through, direct *metadata.DB) {
+	t.Helper()
+	dsn := metadatatest.DSN(t)
+	config, err := pgx.ParseConfig(dsn)
+	check(t, err)
+	w = &wire{t: t, dial: func() (net.Conn, error) {
+		if filepath.IsAbs(config.Host) {
+			return net.Dial("unix", filepath.Join(config.Host, fmt.Sprintf(".s.PGSQL.%d", config.Port)))
+		}
+		return net.Dial("tcp", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)))
+	}}
+	w.listen, err = net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	w.done.Add(1)
+	go w.serve()
+	t.Cleanup(w.close)
+	open := func(dsn string) *metadata.DB {
+		// One flight for each statement, so that what is sent next is the whole of it.
+		c := metadata.Config{DSN: dsn, QueryMode: "exec", MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond}
+		for _, option := range options {
+			option(&c)
+		}
+		db, err := metadata.Open(t.Context(), c)
+		check(t, err)
+		t.Cleanup(db.Close)
+		return db
+	}
+	return w, open(fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", config.User, w.listen.Addr(), config.Database)), open(dsn)
+}
+
+func (w *wire) serve() {
+	defer w.done.Done()
+	for {
+		client, err := w.listen.Accept()
+		if err != nil {
+			return
+		}
+		w.mu.Lock()
+		server, err := w.dial()
+		if err != nil || w.down {
+			_ = client.Close()
+			w.mu.Unlock()
+			continue
+		}
+		p := &wirePair{client: client, server: server, answered: make(chan struct{})}
+		w.pairs = append(w.pairs, p)
+		w.done.Add(2)
+		w.mu.Unlock()
+		go w.ask(p)
+		go w.answer(p)
+	}
+}
+
+func (w *wire) ask(p *wirePair) {
+	defer w.done.Done()
+	buf := make([]byte, 1<<20)
+	for {
+		n, err := p.client.Read(buf)
+		if err != nil {
+			_ = p.server.Close()
+			return
+		}
+		w.mu.Lock()
+		armed := w.armed
+		w.armed = nil
+		w.mu.Unlock()
+		if armed != nil {
+			p.muted.Store(true)
+			armed(buf[:n], p)
+			return
+		}
+		if _, err := p.server.Write(buf[:n]); err != nil {
+			_ = p.client.Close()
+			return
+		}
+	}
+}
+
+func (w *wire) answer(p *wirePair) {
+	defer w.done.Done()
+	buf := make([]byte, 1<<20)
+	for {
+		n, err := p.server.Read(buf)
+		switch {
+		case p.muted.Load():
+			close(p.answered)
+			return
+		case err == nil:
+			_, err = p.client.Write(buf[:n])
+		}
+		if err != nil {
+			_ = p.client.Close()
+			return
+		}
+	}
+}
+
+func (w *wire) arm(armed func(sent []byte, p *wirePair)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armed = armed
+}
+
+func (w *wire) setDown(down bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = down
+}
+
+// cut cuts all connections.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.pairs {
+		_ = p.client.Close()
+		_ = p.server.Close()
+	}
+}
+
+func (w *wire) close() {
+	_ = w.listen.Close()
+	w.cut()
+	w.done.Wait()
+}
+
+// loseQuestion cuts the connection before the statement reaches the server.
+func (w *wire) loseQuestion(then func()) {
+	w.arm(func(_ []byte, p *wirePair) {
+		_ = p.server.Close()
+		then()
+		_ = p.client.Close()
+	})
+}
+
+// loseAnswer cuts it when the server has done the work and answered.
+func (w *wire) loseAnswer(then func()) {
+	w.arm(func(sent []byte, p *wirePair) {
+		if _, err := p.server.Write(sent); err != nil {
+			w.t.Error(err)
+		}
+		<-p.answered
+		_ = p.server.Close()
+		then()
+		_ = p.client.Close()
+	})
+}
+
+// doubting is a wire with a mailbox of five messages.
+type doubting struct {
+	*wire
+	through, direct *metadata.DB
+	n               *node
+}
+
+func newDoubting(t *testing.T, options ...func(*metadata.Config)) *doubting {
+	t.Helper()
+	d := &doubting{}
+	d.wire, d.through, d.direct = newWire(t, options...)
+	d.n = inboxOf(t, d.through)
+	d.n = do(t, d.through, d.n, d.n.appending(5))
+	return d
+}
+
+// other makes another commit, as another node would.
+func (d *doubting) other(make func(n *node) *metadata.Commit) {
+	l, err := d.direct.Load(d.t.Context(), d.n.box.Account, d.n.box.ID, metadata.Version{})
+	if err == nil {
+		_, err = d.direct.Commit(d.t.Context(), make(apply(nil, l)))
+	}
+	if err != nil {
+		d.t.Error(err)
+	}
+}
+
+func storeOf(flags metadata.Flags, uids ...uint32) func(n *node) *metadata.Commit {
+	return func(n *node) *metadata.Commit { return n.storing(flags, uids...) }
+}
+
+func appendOf(count int) func(n *node) *metadata.Commit {
+	return func(n *node) *metadata.Commit { return n.appending(count) }
+}
+
+func deliveryOf(text string) func(n *node) *metadata.Commit {
+	return func(n *node) *metadata.Commit {
+		c := n.appending(1)
+		c.Deliveries = []metadata.Delivery{{Digest: digest(text), Mailbox: n.box.ID, UID: c.Changes[0].Insert[0].UID}}
+		return c
+	}
+}
+
+func TestCommitInDoubt(t *testing.T) {
+	t.Parallel()
+	within := func(uids ...uint32) func(n *node) *metadata.Commit {
+		return func(n *node) *metadata.Commit { return n.within(false, uids...) }
+	}
+	for name, test := range map[string]struct {
+		mine  func(n *node) *metadata.Commit
+		lost  string                           // what the wire loses: question or answer
+		other []func(n *node) *metadata.Commit // what others commit before the node can ask
+		want  error
+	}{
+		"store, question lost":                    {mine: storeOf(metadata.Seen, 1), lost: "question"},
+		"store, answer lost":                      {mine: storeOf(metadata.Seen, 1), lost: "answer"},
+		"append, question lost":                   {mine: appendOf(2), lost: "question"},
+		"append, answer lost":                     {mine: appendOf(2), lost: "answer"},
+		"copy, question lost":                     {mine: within(2), lost: "question"},
+		"copy, answer lost":                       {mine: within(2), lost: "answer"},
+		"delivery, answer lost":                   {mine: deliveryOf("x"), lost: "answer"},
+		"store, overtaken elsewhere":              {mine: storeOf(metadata.Seen, 1), lost: "question", other: list(storeOf(metadata.Flagged, 2)), want: metadata.ErrConflict},
+		"store, followed elsewhere":               {mine: storeOf(metadata.Seen, 1), lost: "answer", other: list(storeOf(metadata.Flagged, 2))},
+		"store, overtaken there":                  {mine: storeOf(metadata.Seen, 1), lost: "question", other: list(storeOf(metadata.Flagged, 1)), want: metadata.ErrInDoubt},
+		"store, followed there":                   {mine: storeOf(metadata.Seen, 1), lost: "answer", other: list(storeOf(metadata.Flagged, 1)), want: metadata.ErrInDoubt},
+		"append, overtaken by an append":          {mine: appendOf(2), lost: "question", other: list(appendOf(2)), want: metadata.ErrConflict},
+		"append, overtaken by a shorter append":   {mine: appendOf(2), lost: "question", other: list(storeOf(metadata.Seen, 1)), want: metadata.ErrConflict},
+		"append, followed by others":              {mine: appendOf(2), lost: "answer", other: list(appendOf(1), storeOf(metadata.Seen, 6))},
+		"copy, overtaken by an append":            {mine: within(2), lost: "question", other: list(appendOf(1)), want: metadata.ErrConflict},
+		"copy, overtaken by a store":              {mine: within(2), lost: "question", other: list(storeOf(metadata.Seen, 1)), want: metadata.ErrConflict},
+		"copy, followed by an append":             {mine: within(2), lost: "answer", other: list(appendOf(1))},
+		"delivery, overtaken by an append":        {mine: deliveryOf("x"), lost: "question", other: list(appendOf(1)), want: metadata.ErrConflict},
+		"delivery, overtaken by the same":         {mine: deliveryOf("x"), lost: "question", other: list(deliveryOf("x")), want: metadata.ErrDelivered},
+		"delivery, overtaken by the same further": {mine: deliveryOf("x"), lost: "question", other: list(appendOf(1), deliveryOf("x")), want: metadata.ErrDelivered},
+		"delivery, followed by others":            {mine: deliveryOf("x"), lost: "answer", other: list(appendOf(1))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDoubting(t)
+			seen := d.n.box.Version
+			mine := test.mine(d.n)
+			others := func() {
+				for _, other := range test.other {
+					d.other(other)
+				}
+			}
+			if test.lost == "question" {
+				d.loseQuestion(others)
+			} else {
+				d.loseAnswer(others)
+			}
+			done, err := d.through.Commit(t.Context(), mine)
+			after := load(t, d.direct, d.n.box)
+			sound(t, d.direct, after)
+			if !errors.Is(err, test.want) || test.want == nil && err != nil {
+				t.Fatalf("got %v, want %v", err, test.want)
+			}
+			wantModSeq := seen.ModSeq + int64(len(test.other))
+			if test.lost == "answer" || test.want == nil {
+				wantModSeq++
+			}
+			if after.box.ModSeq != wantModSeq {
+				t.Errorf("the mailbox is at modseq %d, want %d", after.box.ModSeq, wantModSeq)
+			}
+			if test.want == nil && len(test.other) == 0 && after.box.Version != done.Version(mine, 0) {
+				t.Errorf("the mailbox is at %+v, the commit said %+v", after.box.Version, done.Version(mine, 0))
+			}
+		})
+	}
+}
+
+func list[T any](all ...T) []T { return all }
+
+// The first sending arrives when the second has succeeded: it must change nothing.
+func TestLateSending(t *testing.T) {
+	t.Parallel()
+	d := newDoubting(t)
+	deliver := make(chan struct{})
+	delivered := make(chan error, 1)
+	d.arm(func(sent []byte, p *wirePair) {
+		_ = p.client.Close()
+		<-deliver
+		_, err := p.server.Write(sent)
+		<-p.answered
+		delivered <- err
+	})
+	c := d.n.appending(1)
+	done, err := d.through.Commit(t.Context(), c)
+	check(t, err)
+	close(deliver)
+	check(t, <-delivered)
+	after := load(t, d.direct, d.n.box)
+	sound(t, d.direct, after)
+	if after.box.Version != done.Version(c, 0) || after.box.Messages != 6 {
+		t.Errorf("after a late sending %+v", after.box)
+	}
+}
+
+// A server that does not come back leaves the commit in doubt, within the time allowed.
+func TestStaysInDoubt(t *testing.T) {
+	t.Parallel()
+	d := newDoubting(t, func(c *metadata.Config) { c.ResolveTimeout = 200 * time.Millisecond })
+	d.loseAnswer(func() {
+		d.setDown(true)
+		d.cut()
+	})
+	c := d.n.appending(1)
+	start := time.Now()
+	_, err := d.through.Commit(t.Context(), c)
+	wantErr(t, err, metadata.ErrInDoubt)
+	wantErr(t, err, metadata.ErrUnavailable)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	_, err = d.through.Load(t.Context(), d.n.box.Account, d.n.box.ID, metadata.Version{})
+	wantErr(t, err, metadata.ErrUnavailable)
+	d.setDown(false)
+	if got := load(t, d.through, d.n.box); got.box.Messages != 6 {
+		t.Errorf("%d messages", got.box.Messages)
+	}
+}
+
+// A commit in doubt waits for the lock of whoever holds it: a plain look would
+// miss a commit that is about to become visible.
+func TestDoubtWaitsForTheLock(t *testing.T) {
+	t.Parallel()
+	d := newDoubting(t)
+	tx, err := d.direct.Pool().Begin(t.Context())
+	check(t, err)
+	released := make(chan error, 1)
+	_, err = tx.Exec(t.Context(), `select 1 from mailbox where account_id = $1 and id = $2 for update`, d.n.box.Account, d.n.box.ID)
+	check(t, err)
+	d.arm(func(sent []byte, p *wirePair) { // the statement waits for the lock, and the client is gone
+		_, err := p.server.Write(sent)
+		d.waiters(1)
+		_ = p.client.Close()
+		d.waiters(2) // now the one that looks waits too
+		released <- errors.Join(err, tx.Rollback(d.t.Context()))
+	})
+	c := d.n.appending(1)
+	_, err = d.through.Commit(t.Context(), c)
+	check(t, err)
+	check(t, <-released)
+	after := load(t, d.direct, d.n.box)
+	sound(t, d.direct, after)
+	if after.box.Messages != 6 {
+		t.Errorf("%d messages", after.box.Messages)
+	}
+}
+
+// waiters waits until as many wait for a lock in this database.
+func (d *doubting) waiters(want int) {
+	for {
+		var n int
+		err := d.direct.Pool().QueryRow(d.t.Context(), `
+select count(*)
+from pg_stat_activity
+where wait_event_type = 'Lock' and datname = current_database()`).Scan(&n)
+		if err != nil {
+			d.t.Error(err)
+			return
+		}
+		if n >= want {
+			return
+		}
+	}
+}
+
+// Reads go on by themselves when the connections of the pool have died.
+func TestReadsSurviveDeadConnections(t *testing.T) {
+	t.Parallel()
+	d := newDoubting(t)
+	d.cut()
+	load(t, d.through, d.n.box)
+	d.loseQuestion(func() {})
+	_, err := d.through.CreateMailbox(t.Context(), d.n.box.Account, "x", nil)
+	wantErr(t, err, metadata.ErrInDoubt) // what has no compare-and-set is not sent again
+	create(t, d.through, d.n, "x")
+}
