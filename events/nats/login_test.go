@@ -1,6 +1,7 @@
 package nats_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -146,6 +148,15 @@ func TestRefusedLoginIsTriedAgain(t *testing.T) {
 	l := follow(t, b, account)
 	l.await(t, "the word that nothing is connected", func() bool { return !l.connected })
 	<-refused
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // for some attempts more: two refusals alike must not be the end
+	defer cancel()
+	var err error
+	for err == nil {
+		err = l.take(ctx)
+	}
+	if !errors.Is(err, context.DeadlineExceeded) || l.connected {
+		t.Errorf("Next returned %v, connected %t while the login is refused", err, l.connected)
+	}
 	if reason := logged.FilterMessage("NATS is not reached").All()[0].ContextMap()["error"]; !strings.Contains(fmt.Sprint(reason), "Authorization") {
 		t.Errorf("logged reason %q", reason)
 	}
