@@ -99,10 +99,14 @@ type recorder struct {
 	nowhere
 	mu       sync.Mutex
 	hints    int
-	goodbyes []int // hints before it
+	goodbyes []int         // hints before it
+	entered  chan struct{} // has a token when Hint was called
+	gate     <-chan struct{}
 }
 
 func (r *recorder) Hint(int64, []byte) error {
+	signal(r.entered)
+	<-r.gate
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hints++
@@ -120,22 +124,32 @@ func (r *recorder) Beat(frame []byte) error {
 
 func TestWhatWaitsIsSentBeforeTheGoodbye(t *testing.T) {
 	t.Parallel()
-	for range 200 {
-		r := new(recorder)
+	for range 100 {
+		gate := make(chan struct{})
+		r := &recorder{entered: make(chan struct{}, 1), gate: gate}
 		n, err := Start(Options{}, func(*Inlet) (Transport, error) { return r, nil })
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range int64(5) {
-			if err := n.Publish(Event{Account: i, Mailbox: 1, Kind: Changed, ModSeq: 1}); err != nil {
-				t.Fatal(err)
+		publish := func(account int64) {
+			if err := n.Publish(Event{Account: account, Mailbox: 1, Kind: Changed, ModSeq: 1}); err != nil {
+				t.Error(err)
 			}
 		}
-		if err := n.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Equal(r.goodbyes, []int{5}) {
-			t.Fatalf("goodbyes after %v hints, want one after 5", r.goodbyes)
+		publish(1)
+		<-r.entered
+		publish(2) // waits behind the first
+		var closing sync.WaitGroup
+		closing.Go(func() {
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		<-n.done
+		close(gate)
+		closing.Wait()
+		if !slices.Equal(r.goodbyes, []int{2}) {
+			t.Fatalf("goodbyes after %v hints, want one after 2", r.goodbyes)
 		}
 	}
 }
