@@ -41,9 +41,14 @@ func (m *Matcher) Done() bool { return m.missing == 0 }
 
 const matchChunk = 4096 // octets folded at a time
 
-// Write takes the next bytes. It never fails.
+// Write is Feed for [io.Writer]. It never fails.
 func (m *Matcher) Write(b []byte) (int, error) {
-	n := len(b)
+	m.Feed(b)
+	return len(b), nil
+}
+
+// Feed takes the next bytes of the text.
+func (m *Matcher) Feed(b []byte) {
 	for len(b) > 0 && m.missing > 0 {
 		take := b[:min(len(b), matchChunk)]
 		b = b[len(take):]
@@ -55,7 +60,6 @@ func (m *Matcher) Write(b []byte) (int, error) {
 		m.partial = append([]byte(nil), take[len(whole):]...)
 		m.search()
 	}
-	return n, nil
 }
 
 // Break ends a text: nothing is found that begins before it and ends after it.

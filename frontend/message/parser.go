@@ -51,7 +51,7 @@ func NewParser() *Parser {
 	return p
 }
 
-// Write takes the next bytes of the message. It never fails.
+// Write takes the next bytes of the message. It implements [io.Writer]; the error is always nil.
 func (p *Parser) Write(b []byte) (int, error) {
 	n := len(b)
 	for len(b) > 0 {

@@ -102,7 +102,7 @@ func idEnd(b []byte) int {
 
 // normalID takes white space and quoting out of an id.
 func normalID(id []byte) []byte {
-	if bytes.IndexAny(id, " \t\r\n\"\\\x00") < 0 {
+	if !bytes.ContainsAny(id, " \t\r\n\"\\\x00") {
 		return id
 	}
 	out := make([]byte, 0, len(id))

@@ -53,7 +53,7 @@ func copyUntilDone(m *Matcher, r io.Reader) error {
 	buf := make([]byte, searchChunk)
 	for !m.Done() {
 		n, err := r.Read(buf)
-		m.Write(buf[:n])
+		m.Feed(buf[:n])
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -82,7 +82,7 @@ func searchHeader(r io.Reader, m *Matcher) error {
 				break // its continuation may follow
 			}
 			text = AppendDecoded(text[:0], appendUnfolded(nil, bytes.TrimRight(rest[:n], "\r\n")))
-			m.Write(text)
+			m.Feed(text)
 			m.Break()
 			rest = rest[n:]
 		}
