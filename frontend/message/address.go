@@ -106,7 +106,7 @@ func (p *addressParser) step() {
 		if n := bytes.IndexAny(p.ahead(), "],"); n >= 0 && p.b[p.i+n] == ']' {
 			end = p.i + n + 1
 		}
-		p.put(p.b[p.i:end])
+		p.put(p.mem.unfold(p.b[p.i:end]))
 		p.i = end
 	default:
 		start := p.i

@@ -34,6 +34,7 @@ func TestAddresses(t *testing.T) {
 		{"=?utf-8?Q?J=C3=B6e?= <joe@example.org>", `(("=?utf-8?Q?J=C3=B6e?=" NIL "joe" "example.org"))`},
 		{"=?utf-8?Q?a,b:c?= <joe@example.org>", `(("=?utf-8?Q?a,b:c?=" NIL "joe" "example.org"))`},
 		{"Jöe <joe@exämple.org>", `(("Jöe" NIL "joe" "exämple.org"))`},
+		{"joe@[a\r\n b\x00]", `((NIL NIL "joe" "[a b ]"))`},
 		// Broken ones: no text may be lost.
 		{"root", `((NIL NIL "root" "MISSING_DOMAIN"))`},
 		{"John Doe", `(("John Doe" NIL "MISSING_MAILBOX" "MISSING_DOMAIN"))`},

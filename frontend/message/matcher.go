@@ -114,8 +114,27 @@ func AppendFolded(dst, text []byte) []byte {
 	return dst
 }
 
-// foldRune returns the smallest of the characters that differ from r in case only, in ASCII the lower case one.
+// foldRune returns the character that stands for all that differ from r in case only.
 func foldRune(r rune) rune {
+	switch {
+	case r < rune(len(folded)):
+		return rune(folded[r])
+	case 0x2e80 <= r && r < 0xa640, 0xac00 <= r && r < 0xd7b0: // Chinese, Japanese, Korean: no case
+		return r
+	}
+	return foldOrbit(r)
+}
+
+// folded is foldOrbit for Latin, Greek, Cyrillic, Armenian and Hebrew.
+var folded = func() (t [0x600]uint16) {
+	for r := range t {
+		t[r] = uint16(foldOrbit(rune(r)))
+	}
+	return t
+}()
+
+// foldOrbit returns the smallest of the characters that differ from r in case only, in ASCII the lower case one.
+func foldOrbit(r rune) rune {
 	least := r
 	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
 		least = min(least, f)

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func SearchText(ra io.ReaderAt, s *Summary, needles [][]byte, withHeader bool) (
 // TextReader returns a reader of the part's body in UTF-8: decoded from its transfer encoding and its charset. What is not
 // known of them, or not valid, stays as it is.
 func (p *Part) TextReader(ra io.ReaderAt) io.Reader {
-	raw := io.NewSectionReader(ra, p.BodyStart, p.Size())
+	raw := bufio.NewReaderSize(io.NewSectionReader(ra, p.BodyStart, p.Size()), searchChunk)
 	r, err := Decode(raw, string(p.Encoding))
 	if err != nil {
 		return raw

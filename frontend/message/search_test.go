@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -48,6 +49,17 @@ func TestMatcher(t *testing.T) {
 	m.Write([]byte("b"))
 	if m.Done() {
 		t.Error("found over a break")
+	}
+}
+
+// Each character folds to the same as all that differ from it in case only, and to itself folded.
+func TestFoldRune(t *testing.T) {
+	t.Parallel()
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		got := foldRune(r)
+		if got != foldOrbit(r) || foldRune(got) != got || foldRune(unicode.SimpleFold(r)) != got {
+			t.Fatalf("%U folds to %U, %U to %U", r, got, unicode.SimpleFold(r), foldRune(unicode.SimpleFold(r)))
+		}
 	}
 }
 
