@@ -2,8 +2,10 @@ package message
 
 import (
 	"bytes"
+	"errors"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -110,5 +112,50 @@ func BenchmarkParseCorpus(b *testing.B) {
 	for b.Loop() {
 		parse(all[i%len(all)])
 		i++
+	}
+}
+
+// One encoder and one decoder serve all.
+func TestSummaryConcurrently(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			var again Summary
+			for _, mail := range []string{searchMail, sectionMail, "", "Subject: x\n\n"} {
+				s := parse(crlf(mail))
+				b, err := s.MarshalBinary()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := again.Unmarshal(b); err != nil || dumpAll(&again) != dumpAll(s) {
+					t.Errorf("read differs from stored, %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestUnmarshalErrors(t *testing.T) {
+	t.Parallel()
+	good, err := parse(crlf(sectionMail)).MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"nothing":         nil,
+		"one octet":       good[:1],
+		"another version": append([]byte{99}, good[1:]...),
+		"another dict":    append([]byte{formatVersion, 99}, good[2:]...),
+		"cut":             good[:len(good)-1],
+		"more":            append(bytes.Clone(good), 0),
+		"no parts":        {formatVersion, dictPlain, 0, 0, 0, 0},
+	} {
+		var s Summary
+		if err := s.Unmarshal(b); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
