@@ -1,0 +1,189 @@
+package imap
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"starling/blobstore/memory"
+	"starling/events"
+	bus "starling/events/memory"
+	"starling/frontend/mailstore"
+	"starling/metadata"
+	"starling/metadata/metadatatest"
+)
+
+// testNode is a server over a database, a bus and an object store of its own.
+type testNode struct {
+	server  *Server
+	store   *mailstore.Store
+	account metadata.Account
+}
+
+func newTestNode(t *testing.T) *testNode {
+	t.Helper()
+	db := metadatatest.Open(t)
+	ctx := t.Context()
+	if _, err := db.CreateTenant(ctx, "t"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.CreateDomain(ctx, "t", "example.org"); err != nil {
+		t.Fatal(err)
+	}
+	account, err := db.CreateAccount(ctx, metadata.NewAccount{Name: "a@example.org", PasswordHash: "{PLAIN}x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub := new(bus.Hub)
+	node, err := hub.Open(events.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := mailstore.New(ctx, mailstore.Config{
+		DB: db, Blobs: memory.New(), Bus: node, Log: zap.NewNop(), TempDir: t.TempDir(), Collect: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	stopped := make(chan error, 1)
+	go func() { stopped <- store.Run(running) }()
+	server := NewServer(Config{Store: store, Log: zap.NewNop()})
+	t.Cleanup(func() {
+		stop()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+		if err := node.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &testNode{server: server, store: store, account: account}
+}
+
+// talk is a connection that is logged in, from the client's side.
+type talk struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+	tags int
+}
+
+func (n *testNode) connect(t *testing.T) *talk {
+	t.Helper()
+	client, server := net.Pipe()
+	s := newSession(n.server, server, false)
+	s.login(n.account)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.serve()
+	}()
+	t.Cleanup(func() {
+		_ = client.Close() // the session ends by it
+		<-served
+	})
+	c := &talk{t: t, conn: client, in: bufio.NewReader(client)}
+	if err := client.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if greeting := c.line(); !strings.HasPrefix(greeting, "* OK ") {
+		t.Fatalf("greeted with %q", greeting)
+	}
+	return c
+}
+
+func (c *talk) line() string {
+	c.t.Helper()
+	line, err := c.in.ReadString('\n')
+	if err != nil {
+		c.t.Fatalf("after %q: %v", line, err)
+	}
+	return strings.TrimSuffix(line, "\r\n")
+}
+
+// do sends a command and returns the untagged responses and, last, the tagged one without its tag.
+func (c *talk) do(format string, args ...any) []string {
+	c.t.Helper()
+	c.tags++
+	tag := "t" + strconv.Itoa(c.tags)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.conn.Write([]byte(tag + " " + fmt.Sprintf(format, args...) + "\r\n"))
+		sent <- err
+	}()
+	var lines []string
+	for {
+		line := c.line()
+		rest, tagged := strings.CutPrefix(line, tag+" ")
+		if !tagged {
+			lines = append(lines, strings.ReplaceAll(line, tag, "TAG"))
+			continue
+		}
+		if err := <-sent; err != nil {
+			c.t.Fatal(err)
+		}
+		return append(lines, rest)
+	}
+}
+
+// ok is do for a command that has to succeed; the tagged response is left out.
+func (c *talk) ok(format string, args ...any) []string {
+	c.t.Helper()
+	lines := c.do(format, args...)
+	last := len(lines) - 1
+	if !strings.HasPrefix(lines[last], "OK ") {
+		c.t.Fatalf("%s: %q", fmt.Sprintf(format, args...), lines)
+	}
+	return lines[:last]
+}
+
+// put appends a message; options are flags and date of APPEND.
+func (c *talk) put(mailbox, options, text string) {
+	c.t.Helper()
+	text = strings.ReplaceAll(text, "\n", "\r\n")
+	if options != "" {
+		options += " "
+	}
+	c.ok("APPEND %s %s{%d+}\r\n%s", mailbox, options, len(text), text)
+}
+
+// want does a command and compares all that is answered; "…" at the end of a line stands for anything.
+func (c *talk) want(command string, lines ...string) {
+	c.t.Helper()
+	got := c.do("%s", command)
+	for i := range max(len(got), len(lines)) {
+		var g, w string
+		if i < len(got) {
+			g = got[i]
+		}
+		if i < len(lines) {
+			w = lines[i]
+		}
+		if prefix, open := strings.CutSuffix(w, "…"); g != w && !(open && strings.HasPrefix(g, prefix)) {
+			c.t.Errorf("%s\n got  %q\n want %q", command, got, lines)
+			return
+		}
+	}
+}
+
+// tail sends a command and returns all lines up to the end of the connection.
+func (c *talk) tail(command string) []string {
+	c.t.Helper()
+	go func() { _, _ = c.conn.Write([]byte("last " + command + "\r\n")) }() // the server may be gone before it read all
+	var lines []string
+	for {
+		line, err := c.in.ReadString('\n')
+		if err != nil {
+			return lines
+		}
+		lines = append(lines, strings.TrimSuffix(line, "\r\n"))
+	}
+}
