@@ -231,7 +231,7 @@ func TestBodyThatCannotBeRewoundIsNeverAnEmptyObject(t *testing.T) {
 	n := newNetwork(t, httptest.NewServer)
 	s, key := open(t, n.conf), blobstore.NewKey(1)
 	n.set(times(1, halfRequest))
-	_, err := s.Put(t.Context(), key, &once{Reader: bytes.NewReader(blobtest.Bytes(5000))}, 5000)
+	_, err := s.Put(t.Context(), key, &once{Reader: bytes.NewReader(blobtest.Bytes(300_000))}, 300_000)
 	if !errors.Is(err, blobstore.ErrBody) {
 		t.Errorf("error %v, want ErrBody", err)
 	}

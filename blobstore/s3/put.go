@@ -2,6 +2,8 @@ package s3
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +18,9 @@ import (
 // maxSingle is what one PUT can carry: Amazon's limit, which others have too. It is far above any mail.
 const maxSingle = 5 << 30
 
+// maxHashed is the size up to which a body is read once more to be signed as a whole.
+const maxHashed = 256 << 10
+
 // Put implements blobstore.Store. It is always one PUT: a multipart upload would cost three requests and leave parts behind
 // when a node dies.
 func (s *Store) Put(ctx context.Context, key blobstore.Key, r io.ReadSeeker, size int64) (blobstore.PutResult, error) {
@@ -29,11 +34,15 @@ func (s *Store) Put(ctx context.Context, key blobstore.Key, r io.ReadSeeker, siz
 	if err != nil {
 		return blobstore.PutResult{}, fmt.Errorf("put %s: %w", key, err)
 	}
+	sha, err := s.hash(body)
+	if err != nil {
+		return blobstore.PutResult{}, fmt.Errorf("put %s: %w", key, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Deadline)
 	defer cancel()
 	var date time.Time
 	err = s.retry.do(ctx, func() (err error) {
-		date, err = s.putOnce(ctx, key, body)
+		date, err = s.putOnce(ctx, key, body, sha)
 		return err
 	})
 	if err != nil {
@@ -42,25 +51,30 @@ func (s *Store) Put(ctx context.Context, key blobstore.Key, r io.ReadSeeker, siz
 	return blobstore.PutResult{Date: date}, nil
 }
 
-// emptySHA256 is the SHA-256 of nothing.
-const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+// hash returns the SHA-256 with which a request without TLS is signed, in hex. It is "" with TLS, where the body needs no
+// signature, and for large bodies, which the library signs in chunks while it sends them. Chunks cost a buffer of 64 KiB
+// a request; and of an empty body signed so, versitygw leaves the last chunk unread and takes it for the next request.
+func (s *Store) hash(body *blobstore.Body) (string, error) {
+	if s.secure || body.Size() > maxHashed {
+		return "", nil
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, body); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
 
 // errNoDate is not temporary: a server that leaves the header out will do so again.
 var errNoDate = errors.New("the answer to the PUT has no Date header")
 
-func (s *Store) putOnce(ctx context.Context, key blobstore.Key, body *blobstore.Body) (time.Time, error) {
+func (s *Store) putOnce(ctx context.Context, key blobstore.Key, body *blobstore.Body, sha string) (time.Time, error) {
 	if err := body.Rewind(); err != nil {
 		return time.Time{}, err
 	}
 	var date time.Time
 	try := &attempt{ctx: ctx, body: body}
-	var opts minio.PutObjectOptions
-	sha := ""
-	if body.Size() == 0 {
-		// Without TLS the library signs a body in chunks, an empty one too; versitygw leaves that last chunk unread, and takes
-		// it for the next request on the connection.
-		sha, opts.DisableContentSha256 = emptySHA256, true
-	}
+	opts := minio.PutObjectOptions{DisableContentSha256: sha != ""}
 	_, err := s.core.PutObject(context.WithValue(ctx, dateKey{}, &date), s.conf.Bucket, s.name(key), try, body.Size(), "", sha, opts)
 	bodyErr := try.end()
 	switch {

@@ -23,6 +23,8 @@ type Store struct {
 	conf  Config
 	http  *transport
 	retry retry
+
+	secure bool // the endpoint is https
 }
 
 // New makes a Store. It reads files that conf names, but sends nothing: see CheckBucket.
@@ -55,7 +57,10 @@ func New(conf Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("S3: %w", err)
 	}
-	return &Store{core: minio.Core{Client: client}, conf: conf, http: t, retry: retry{conf.Attempts, conf.RetryDelay}}, nil
+	return &Store{
+		core: minio.Core{Client: client}, conf: conf, http: t, retry: retry{conf.Attempts, conf.RetryDelay},
+		secure: endpoint.Scheme == "https",
+	}, nil
 }
 
 // Close closes idle connections. Nothing else is held between calls.
@@ -163,7 +168,7 @@ func (r retry) do(ctx context.Context, try func() error) error {
 			return nil
 		}
 		if ctxErr := blobstore.ContextError(ctx); ctxErr != nil && !errors.Is(err, blobstore.ErrBody) {
-			return ctxErr
+			return fmt.Errorf("%w (last: %v)", ctxErr, err) // the last error alone would not say that time ran out
 		}
 		if !temporary(err) || n >= r.attempts {
 			return err
