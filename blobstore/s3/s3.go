@@ -168,7 +168,7 @@ func (r retry) do(ctx context.Context, try func() error) error {
 			return nil
 		}
 		if ctxErr := blobstore.ContextError(ctx); ctxErr != nil && !errors.Is(err, blobstore.ErrBody) {
-			return fmt.Errorf("%w (last: %v)", ctxErr, err) // the last error alone would not say that time ran out
+			return fmt.Errorf("%w (last: %s)", ctxErr, err.Error()) // only told: an ended context is no other error
 		}
 		if !temporary(err) || n >= r.attempts {
 			return err
