@@ -37,6 +37,8 @@ func newTransferDecoder(encoding []byte) (transferDecoder, error) {
 	switch {
 	case len(encoding) == 0, equalFold(encoding, "7bit"), equalFold(encoding, "8bit"), equalFold(encoding, "binary"):
 		return nil, nil
+	case equalFold(encoding, "7-bit"), equalFold(encoding, "8-bit"), equalFold(encoding, "7bits"), equalFold(encoding, "8bits"):
+		return nil, nil // common misspellings
 	case equalFold(encoding, "base64"):
 		return &base64Decoder{}, nil
 	case equalFold(encoding, "quoted-printable"):

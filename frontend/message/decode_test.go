@@ -16,6 +16,7 @@ func TestDecode(t *testing.T) {
 	for _, tt := range []struct{ encoding, in, want string }{
 		{"", "a=\r\nb", "a=\r\nb"},
 		{"8BIT", "ä", "ä"},
+		{"8-bit", "ä=", "ä="},
 		{"Base64", "SGVs\r\nbG8=\r\n", "Hello"},
 		{"base64", "SGVsbG8", "Hello"},
 		{"base64", "S GV*s!bG8====", "Hello"},

@@ -203,6 +203,9 @@ func (p *Parser) enter(e *entity, part *Part, depth int) {
 		if b := bytes.TrimRight(part.Param("boundary"), " \t"); len(b) > 0 && len(b) <= maxBoundary {
 			e.boundary = b
 			p.bounds++
+			if depth == 1 {
+				p.preview.beginPreamble()
+			}
 			return
 		}
 		p.push(false)

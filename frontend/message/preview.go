@@ -20,10 +20,11 @@ type sample struct {
 	encoding, charset []byte
 }
 
-// previewer keeps the beginning of the first plain text and of the first HTML.
+// previewer keeps the beginning of the first plain text and of the first HTML, and of a multipart's body as long as no delimiter
+// was seen in it.
 type previewer struct {
-	plain, html sample
-	cur         *sample
+	plain, html, preamble sample
+	cur                   *sample
 }
 
 // begin is told of each leaf when its body begins. Attachments and forwarded messages are no preview.
@@ -49,7 +50,14 @@ func (v *previewer) begin(p *Part, nested int) {
 	}
 }
 
-func (v *previewer) end() { v.cur = nil }
+// beginPreamble is told when the body of a multipart that is the message begins.
+func (v *previewer) beginPreamble() {
+	v.preamble.limit = plainSample
+	v.cur = &v.preamble
+}
+
+// end is told of each delimiter.
+func (v *previewer) end() { v.cur, v.preamble.raw = nil, nil }
 
 func (v *previewer) write(b []byte) {
 	if v.cur != nil {
@@ -62,16 +70,15 @@ func (v *previewer) text() []byte {
 	if t := preview(v.plain.decoded()); len(t) > 0 {
 		return t
 	}
-	return preview(htmlText(v.html.decoded()))
+	if t := preview(htmlText(v.html.decoded())); len(t) > 0 {
+		return t
+	}
+	return preview(v.preamble.decoded())
 }
 
 func (s *sample) decoded() []byte {
 	b := s.raw
-	d, err := newTransferDecoder(s.encoding)
-	if err != nil {
-		return nil
-	}
-	if d != nil {
+	if d, err := newTransferDecoder(s.encoding); err == nil && d != nil {
 		b = d.decode(nil, b, true)
 	}
 	if len(s.raw) == s.limit {
