@@ -76,6 +76,8 @@ func TestReferences(t *testing.T) {
 	for _, tt := range []struct{ in, id, references, thread string }{
 		{"Message-ID: <a@b>\n", "a@b", "", "a@b"},
 		{"Message-ID: <\"01KF8JCEOCBS0045PS\"@xxx.yyy.com>\n", "01KF8JCEOCBS0045PS@xxx.yyy.com", "", "01KF8JCEOCBS0045PS@xxx.yyy.com"},
+		{"Message-ID  : <1234   @   local(blah)  .machine .example>\n", "1234@local.machine.example", "", "1234@local.machine.example"},
+		{"Message-ID: <1(@x>\n", "1", "", "1"},
 		{"Message-ID: <3@x>\nReferences: <1@x>\n <2@x>\nIn-Reply-To: <2@x>\n", "3@x", "1@x 2@x", "1@x 2@x 3@x"},
 		{"Message-ID: <3@x>\nIn-Reply-To: your mail <2@x> of <1@x>\n", "3@x", "2@x", "2@x 1@x 3@x"},
 		{"References: <1@x><2@x>,<3@x\n", "", "1@x 2@x 3@x", "1@x 2@x 3@x"},

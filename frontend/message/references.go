@@ -100,15 +100,17 @@ func idEnd(b []byte) int {
 	return len(b)
 }
 
-// normalID takes white space and quoting out of an id.
+// normalID takes white space, comments and quoting out of an id.
 func normalID(id []byte) []byte {
-	if !bytes.ContainsAny(id, " \t\r\n\"\\\x00") {
+	if !bytes.ContainsAny(id, " \t\r\n\"\\(\x00") {
 		return id
 	}
 	out := make([]byte, 0, len(id))
 	for i := 0; i < len(id); i++ {
 		switch c := id[i]; {
 		case c == ' ', c == '\t', c == '\r', c == '\n', c == '"', c == 0:
+		case c == '(':
+			i = commentEnd(id, i) - 1
 		case c == '\\' && i+1 < len(id):
 			i++
 			out = append(out, id[i])

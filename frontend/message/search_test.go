@@ -217,3 +217,24 @@ func BenchmarkMatcher(b *testing.B) {
 		m.Write(text)
 	}
 }
+
+func BenchmarkSearchText(b *testing.B) {
+	var mails [][]byte
+	var summaries []*Summary
+	total := 0
+	for _, path := range corpus(b) {
+		mail := readFile(b, path)
+		mails, summaries = append(mails, mail), append(summaries, parse(mail))
+		total += len(mail)
+	}
+	b.SetBytes(int64(total / len(mails)))
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		k := i % len(mails)
+		if _, err := SearchText(bytes.NewReader(mails[k]), summaries[k], [][]byte{[]byte("no such text")}, true); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}

@@ -187,3 +187,19 @@ func FuzzFilterHeader(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkHeaderFields(b *testing.B) {
+	s := parse(crlf("Date: Wed, 17 Jul 1996 02:23:25 -0700\nFrom: Terry Gray <gray@cac.washington.edu>\nSubject: summary\nTo: imap@cac.washington.edu\nMessage-Id: <B27397-0100000@cac.washington.edu>\nMIME-Version: 1.0\nContent-Type: text/plain\n\n"))
+	var names [][]byte
+	for _, n := range strings.Fields("From To Cc Bcc Subject Date Message-ID Priority X-Priority References Newsgroups In-Reply-To Content-Type Reply-To") {
+		names = append(names, []byte(n))
+	}
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		var ok bool
+		if buf, ok = s.HeaderFields(buf[:0], names); !ok {
+			b.Fatal("not complete")
+		}
+	}
+}
