@@ -1,0 +1,207 @@
+package imap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"starling/blobstore"
+	"starling/frontend/mailstore"
+	"starling/metadata"
+)
+
+// Rows are read in batches, wholly, before the first of them is answered: a
+// client that reads slowly must not hold a connection to PostgreSQL.
+const (
+	batchRows  = 512     // rows of a batch
+	batchMarks = 128     // the same where each may have to be marked as seen
+	batchBytes = 1 << 20 // octets of summaries after which a batch ends early
+)
+
+// fetchRow is a message of a batch: what the view knows of it, and its row.
+type fetchRow struct {
+	seq, uid uint32
+	slot     metadata.Slot
+	ghost    bool
+	found    bool // row was read
+	changed  bool // the command changed slot, and has not told so yet
+	row      metadata.Message
+}
+
+// fromRows answers what needs the messages' rows, a batch at a time.
+func (f *fetch) fromRows(ctx context.Context, uids []metadata.UIDRange) {
+	for len(uids) > 0 && f.s.enc.Err() == nil {
+		rest, err := f.load(ctx, uids)
+		if err != nil {
+			f.failure = fmt.Errorf("fetch: %w", err)
+			return
+		}
+		if len(f.rows) > 0 {
+			f.answerBatch(ctx)
+		}
+		uids = rest
+	}
+}
+
+// errEnough ends reading when a batch has become large.
+var errEnough = errors.New("enough was read")
+
+// load reads the next batch, and returns what is left to be read.
+func (f *fetch) load(ctx context.Context, uids []metadata.UIDRange) ([]metadata.UIDRange, error) {
+	v := f.s.view
+	most := batchRows
+	if f.marks {
+		most = batchMarks
+	}
+	f.rows, f.arena, f.taken = f.rows[:0], f.arena[:0], 0
+	for m := range v.messages(uids) {
+		f.rows = append(f.rows, fetchRow{seq: m.seq, uid: m.uid, slot: m.slot, ghost: m.ghost})
+		if len(f.rows) == most {
+			break
+		}
+	}
+	if len(f.rows) == 0 {
+		return nil, nil
+	}
+	if f.resume() {
+		return nil, nil
+	}
+	err := v.mailbox.Messages(ctx, f.wanted(), f.needs, f.take)
+	if errors.Is(err, errEnough) {
+		f.rows, err = f.rows[:f.taken], nil
+	}
+	return after(uids, f.rows[len(f.rows)-1].uid), err
+}
+
+// wanted are the UIDs of the batch. Messages that follow each other in the view
+// are one range, if few were expunged between them.
+func (f *fetch) wanted() []metadata.UIDRange {
+	const gap = 32
+	var ranges []metadata.UIDRange
+	for i := range f.rows {
+		r := &f.rows[i]
+		if i > 0 && f.rows[i-1].seq+1 == r.seq && r.uid-f.rows[i-1].uid <= gap {
+			ranges[len(ranges)-1].Last = r.uid
+			continue
+		}
+		ranges = append(ranges, metadata.UIDRange{First: r.uid, Last: r.uid})
+	}
+	return ranges
+}
+
+// take puts a row where it belongs in the batch.
+func (f *fetch) take(row *metadata.Message) error {
+	for f.taken < len(f.rows) && f.rows[f.taken].uid < row.UID {
+		f.taken++
+	}
+	if f.taken == len(f.rows) || f.rows[f.taken].uid != row.UID {
+		return nil
+	}
+	r := &f.rows[f.taken]
+	f.taken++
+	r.row, r.found = *row, true
+	r.row.Extent, r.row.Summary = f.hold(row.Extent), f.hold(row.Summary)
+	if len(f.arena) >= batchBytes && f.taken < len(f.rows) {
+		return errEnough
+	}
+	return nil
+}
+
+// hold copies b into the arena. What it returned stays good when the arena grows.
+func (f *fetch) hold(b []byte) []byte {
+	n := len(f.arena)
+	f.arena = append(f.arena, b...)
+	return f.arena[n:len(f.arena):len(f.arena)]
+}
+
+// after is what ranges, which rise, have above last. It changes them.
+func after(ranges []metadata.UIDRange, last uint32) []metadata.UIDRange {
+	for i := range ranges {
+		if ranges[i].Last > last {
+			ranges[i].First = max(ranges[i].First, last+1)
+			return ranges[i:]
+		}
+	}
+	return nil
+}
+
+// answerBatch answers the messages of the batch in order.
+func (f *fetch) answerBatch(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	ahead := &runAhead{f: f}
+	f.ahead, f.marked = ahead, false
+	defer ahead.close()
+	defer cancel()
+	for f.s.enc.Err() == nil {
+		m := ahead.next(ctx)
+		if m == nil {
+			break
+		}
+		f.respond(ctx, m)
+		ahead.done(m)
+	}
+	for i := range f.rows { // those that were left out
+		if r := &f.rows[i]; r.changed && !r.ghost {
+			f.s.tellFlags(r.uid, r.slot)
+		}
+	}
+}
+
+// markSeen sets \Seen on the messages of the batch (RFC 9051 §6.4.5) when the first
+// of them is about to be answered, so that the answers have the new flags. What is
+// known not to be readable is not seen. Where the flags cannot be stored the
+// messages are served all the same.
+func (f *fetch) markSeen(ctx context.Context) {
+	f.marked = true
+	head := f.ahead.head()
+	away := slices.ContainsFunc(head, func(m *fetched) bool { return errors.Is(m.err, blobstore.ErrUnavailable) })
+	rows := f.rows[f.ahead.answered:]
+	if away {
+		rows = rows[:len(head)]
+	}
+	var uids []metadata.UIDRange
+	for i := range rows {
+		r := &rows[i]
+		switch {
+		case !r.found, r.ghost, r.slot.Flags&metadata.Seen != 0, i < len(head) && head[i].err != nil:
+		case len(uids) > 0 && uids[len(uids)-1].Last+1 == r.uid:
+			uids[len(uids)-1].Last = r.uid
+		default:
+			uids = append(uids, metadata.UIDRange{First: r.uid, Last: r.uid})
+		}
+	}
+	if len(uids) == 0 {
+		return
+	}
+	v := f.s.view
+	done, err := v.mailbox.Store(ctx, mailstore.StoreFlags{
+		View: v.snap, UIDs: uids, Mode: mailstore.AddFlags, Flags: mailstore.FlagSet{System: metadata.Seen},
+	})
+	if err != nil {
+		f.s.log.Warn("messages not marked as seen", zap.Error(err))
+		f.marks = false // the next batches would wait for the same
+		return
+	}
+	f.s.update(done.After, false, f.noteChange)
+	for i := range f.rows {
+		if slot, ghost, ok := v.slot(f.rows[i].uid); ok {
+			f.rows[i].slot, f.rows[i].ghost = slot, ghost
+		}
+	}
+}
+
+// noteChange takes a change upon itself if the message's answer is still to come,
+// which will have the new flags.
+func (f *fetch) noteChange(c mailstore.Change) bool {
+	i, found := slices.BinarySearchFunc(f.rows, c.UID, func(r fetchRow, uid uint32) int {
+		return int(int64(r.uid) - int64(uid))
+	})
+	if !found {
+		return false
+	}
+	f.rows[i].changed = c.Old.Flags != c.New.Flags || f.s.has(condStore)
+	return true
+}

@@ -1,0 +1,203 @@
+package imap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"starling/blobstore"
+	mail "starling/frontend/message"
+	"starling/metadata"
+)
+
+// The bodies of the messages that are answered next are fetched while the one
+// before them is written, so that the time to reach them is waited for once and
+// not for each. What is held of them is bounded.
+const (
+	aheadObjects = 8         // messages that are made ready at the same time
+	aheadBytes   = 2 << 20   // octets of those together; one alone may be larger
+	aheadWhole   = 384 << 10 // octets of a message up to which the first read fetches all of it
+)
+
+// body is a message's bytes, as codec.Body has them.
+type body interface {
+	Size() int64
+	ReadRange(ctx context.Context, w io.Writer, off, n int64) error
+	Close()
+}
+
+// fetched is a message made ready to be answered.
+type fetched struct {
+	*fetchRow
+	summary mail.Summary
+	pieces  []piece // of the items of the same index
+	text    []byte  // what pieces hold
+	body    body    // nil if no piece needs it
+	ready   chan struct{}
+	cost    int64
+	err     error // the message cannot be answered; valid once ready is closed
+}
+
+// fetchedPool keeps the memory of summaries.
+var fetchedPool = sync.Pool{New: func() any { return new(fetched) }}
+
+// runAhead makes the messages of a batch ready in their order.
+type runAhead struct {
+	f        *fetch
+	ring     [aheadObjects]*fetched
+	begun    int   // how many messages of the batch were taken up
+	answered int   // how many of those are done with
+	bytes    int64 // cost of those that are not
+	fetching sync.WaitGroup
+}
+
+// fill takes up as many messages as may be.
+func (a *runAhead) fill(ctx context.Context) {
+	rows := a.f.rows
+	most := 1
+	if a.f.bytes {
+		most = aheadObjects
+	}
+	for a.begun < len(rows) && a.begun-a.answered < most && (a.begun == a.answered || a.bytes < aheadBytes) {
+		m := a.f.prepare(&rows[a.begun])
+		a.ring[a.begun%aheadObjects] = m
+		a.begun++
+		a.bytes += m.cost
+		if off, ok := m.first(); ok && m.cost > 0 {
+			m.ready = make(chan struct{})
+			a.fetching.Go(func() {
+				defer close(m.ready)
+				m.err = m.body.ReadRange(ctx, io.Discard, off, 1)
+			})
+		}
+	}
+}
+
+// next is the next message, ready; nil after the last. done gives it back.
+func (a *runAhead) next(ctx context.Context) *fetched {
+	a.fill(ctx)
+	if a.answered == a.begun {
+		return nil
+	}
+	m := a.ring[a.answered%aheadObjects]
+	m.wait()
+	return m
+}
+
+// head are the messages that were taken up and not yet answered, ready.
+func (a *runAhead) head() []*fetched {
+	head := make([]*fetched, 0, aheadObjects)
+	for i := a.answered; i < a.begun; i++ {
+		m := a.ring[i%aheadObjects]
+		m.wait()
+		head = append(head, m)
+	}
+	return head
+}
+
+func (m *fetched) wait() {
+	if m.ready != nil {
+		<-m.ready
+	}
+}
+
+func (a *runAhead) done(m *fetched) {
+	a.answered++
+	a.bytes -= m.cost
+	if !a.f.keep(m) {
+		m.release()
+	}
+}
+
+// close waits for what is under way, which the context has ended, and gives all back.
+func (a *runAhead) close() {
+	a.fetching.Wait()
+	for ; a.answered < a.begun; a.answered++ {
+		a.ring[a.answered%aheadObjects].release()
+	}
+}
+
+func (m *fetched) release() {
+	if m.body != nil {
+		m.body.Close()
+	}
+	*m = fetched{summary: m.summary, pieces: m.pieces[:0], text: m.text[:0]}
+	fetchedPool.Put(m)
+}
+
+// prepare makes a message ready but for the bytes of its body.
+func (f *fetch) prepare(row *fetchRow) *fetched {
+	m := f.takeKept(row)
+	if m == nil {
+		m = fetchedPool.Get().(*fetched)
+	}
+	resumed := m.body != nil
+	m.fetchRow = row
+	m.pieces, m.text, m.ready, m.cost, m.err = m.pieces[:0], m.text[:0], nil, 0, nil
+	if !row.found {
+		return m
+	}
+	if f.needs&metadata.ColSummary != 0 && !resumed {
+		if err := m.summary.Unmarshal(row.row.Summary); err != nil {
+			m.err = fmt.Errorf("read summary: %w", err)
+			return m
+		}
+	}
+	if !f.bytes {
+		return m
+	}
+	for i := range f.items {
+		p := piece{}
+		if locate := f.items[i].locate; locate != nil {
+			p = locate(&f.items[i], m)
+		}
+		m.pieces = append(m.pieces, p)
+	}
+	if _, ok := m.first(); ok && !resumed {
+		m.body, m.err = f.open(&row.row)
+	}
+	if m.body != nil && !resumed && m.body.Size() <= aheadWhole {
+		m.cost = m.body.Size()
+	}
+	return m
+}
+
+// open opens the body of a message, which must have the size that its row says.
+func (f *fetch) open(row *metadata.Message) (body, error) {
+	b, err := f.s.view.mailbox.Body(row)
+	if err != nil {
+		return nil, fmt.Errorf("open body: %w: %w", blobstore.ErrCorrupt, err)
+	}
+	if b.Size() != row.Size {
+		return nil, fmt.Errorf("body has %d octets, not %d: %w", b.Size(), row.Size, blobstore.ErrCorrupt)
+	}
+	return b, nil
+}
+
+// first is where the first bytes lie that are read of the body.
+func (m *fetched) first() (off int64, ok bool) {
+	for i := range m.pieces {
+		if p := &m.pieces[i]; p.reads() {
+			return p.off, true
+		}
+	}
+	return 0, false
+}
+
+// retries is how often the rest of a literal is asked for again. What was
+// announced must be sent, or the connection ends.
+const retries = 2
+
+// copyRange has read write to w, and when the store fails after some bytes, the rest.
+func copyRange(ctx context.Context, b body, w *literalWriter, off, n int64) error {
+	err := b.ReadRange(ctx, w, off, n)
+	for range retries {
+		if err == nil || w.written == 0 || !errors.Is(err, blobstore.ErrUnavailable) || ctx.Err() != nil {
+			break
+		}
+		err = b.ReadRange(ctx, w, off+w.written, n-w.written)
+	}
+	return err
+}
