@@ -14,8 +14,12 @@ import (
 
 // Change is what a commit does to one mailbox. Numbers and images are computed
 // on the state that Seen names, and hold if that is still the current one.
+//
+// A change that leaves ModSeq as it was seen changes nothing: it says that
+// the mailbox, the source of a COPY, must still be as it was seen.
 type Change struct {
 	Mailbox  MailboxID
+	Name     string // that the mailbox must still have; "": whatever it is called
 	Seen     Version
 	ModSeq   int64    // after the commit: Seen.ModSeq and one for each operation
 	UIDNext  int64    // after the commit; 0: unchanged
@@ -89,13 +93,22 @@ func (c *Commit) plan() (*plan, error) {
 	p := &plan{Commit: c}
 	for i := range c.Changes {
 		ch := &c.Changes[i]
-		if ch.ModSeq <= ch.Seen.ModSeq || ch.Seen.ModSeq < 1 {
+		if ch.ModSeq < ch.Seen.ModSeq || ch.ModSeq == ch.Seen.ModSeq && !ch.unchanged() || ch.Seen.ModSeq < 1 {
 			return nil, fmt.Errorf("commit of modseq %d on %d", ch.ModSeq, ch.Seen.ModSeq)
 		}
 		p.changes = append(p.changes, ch)
-		p.stamps = append(p.stamps, random63())
 	}
 	slices.SortStableFunc(p.changes, func(a, b *Change) int { return cmp.Compare(a.Mailbox, b.Mailbox) })
+	if p.changes[0].unchanged() && p.changes[len(p.changes)-1].unchanged() {
+		return nil, errors.New("commit that changes nothing")
+	}
+	for _, ch := range p.changes {
+		stamp := ch.Seen.Stamp
+		if !ch.unchanged() {
+			stamp = random63()
+		}
+		p.stamps = append(p.stamps, stamp)
+	}
 	if len(p.changes) == 2 && p.changes[0].Mailbox == p.changes[1].Mailbox {
 		return nil, errors.New("commit of two changes of one mailbox")
 	}
@@ -110,6 +123,11 @@ func (c *Commit) plan() (*plan, error) {
 		p.single()
 	}
 	return p, nil
+}
+
+// unchanged says that the mailbox is only to be as it was seen.
+func (c *Change) unchanged() bool {
+	return c.ModSeq == c.Seen.ModSeq && len(c.Chunks) == 0 && len(c.Insert) == 0 && c.Delta == Counters{} && c.Keywords == nil
 }
 
 // plain says that nothing changes but flags.

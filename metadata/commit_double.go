@@ -7,13 +7,13 @@ func (p *plan) double() {
 	p.sql = `
 with l as materialized (
   select c.n
-  from unnest($2::bigint[], $3::bigint[], $4::bigint[]) with ordinality c(id, modseq, stamp, n),
+  from unnest($2::bigint[], $3::bigint[], $4::bigint[], $44::text[]) with ordinality c(id, modseq, stamp, name, n),
     lateral (
       select 1
       from mailbox w
       where w.account_id = $1::bigint and w.id = c.id
         and w.modseq = c.modseq and w.stamp = c.stamp and w.epoch = $5::bigint and w.epoch = epoch()
-        and not w.dropped
+        and not w.dropped and (c.name = '' or w.name = c.name)
       limit 1
       for update) w),
 ok as materialized (
@@ -182,5 +182,6 @@ select
     else 'conflict'
   end,
   now()`
-	p.args = append(p.arguments(), p.changes[0].Keywords, p.changes[1].Keywords)
+	p.args = append(p.arguments(), p.changes[0].Keywords, p.changes[1].Keywords,
+		[]string{p.changes[0].Name, p.changes[1].Name})
 }

@@ -96,6 +96,7 @@ with m as (
   where account_id = $1::bigint and id = $2::bigint
     and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = epoch()
     and not dropped
+    and ($36::text = '' or name = $36::text)
     and ($17::timestamptz is null or clock_timestamp() < $17::timestamptz)
     and not exists (
       select 1
@@ -194,6 +195,6 @@ where w.account_id = $1::bigint and w.id = $2::bigint`
 		numbers, slots, p.deadline(), p.Charge.Bytes, p.Charge.Messages, digests, uids,
 		in.lookup.group, in.lookup.hash,
 		in.uid, in.date, in.size, in.email, in.thread, in.object, in.extent, in.summary, in.group,
-		in.remember.hash, in.remember.group, in.remember.thread,
+		in.remember.hash, in.remember.group, in.remember.thread, ch.Name,
 	}
 }

@@ -17,7 +17,7 @@ with m as (
     keywords = coalesce($42::text[], m.keywords)
   where m.account_id = $1::bigint and m.id = ($2::bigint[])[1]
     and m.modseq = ($3::bigint[])[1] and m.stamp = ($4::bigint[])[1] and m.epoch = $5::bigint and m.epoch = epoch()
-    and not m.dropped
+    and not m.dropped and ($43::text = '' or m.name = $43::text)
     and ($10::timestamptz is null or clock_timestamp() < $10::timestamptz)
     and not exists (
       select 1
@@ -145,7 +145,7 @@ select
     else 'conflict'
   end,
   now()`
-	p.args = append(p.arguments(), p.changes[0].Keywords)
+	p.args = append(p.arguments(), p.changes[0].Keywords, p.changes[0].Name)
 }
 
 // arguments are those that single and double share; both end with the keywords.

@@ -130,7 +130,7 @@ for update`,
 	asSeen := 0
 	for i, ch := range p.changes {
 		r := rows[ch.Mailbox]
-		if r.Stamp == p.stamps[i] {
+		if r.Stamp == p.stamps[i] && !ch.unchanged() {
 			return happened, now, nil
 		}
 		if r.Version == ch.Seen && !r.dropped {
