@@ -1,0 +1,92 @@
+// Package lmtp takes mail in from a mail transfer agent, by LMTP (RFC 2033), and
+// gives an answer for each recipient.
+//
+// A recipient is an account's name or an alias; a "+detail" behind the local part
+// names the mailbox, if there is one of that name. A 250 means that the mail is
+// kept for good. A delivery that is tried again because its 250 was lost is
+// recognised, and does not show twice.
+package lmtp
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"go.uber.org/zap"
+
+	"starling/frontend/mailstore"
+)
+
+// Config is what a Server is made of. Store, Log and Hostname must be given; what
+// else is zero has the default named beside it.
+type Config struct {
+	Store    *mailstore.Store
+	Log      *zap.Logger
+	Hostname string // by which the server calls itself
+
+	TLS           *tls.Config   // for STARTTLS; nil: not offered
+	MaxRecipients int           // of one message; 100
+	Timeout       time.Duration // for each read and write; 5 min (RFC 5321 §4.5.3.2)
+	TempDir       string        // where messages for several recipients wait; "": the system's
+}
+
+// Server serves LMTP.
+type Server struct {
+	cfg  Config
+	smtp *smtp.Server
+}
+
+// NewServer returns a server.
+func NewServer(cfg Config) *Server {
+	if cfg.MaxRecipients == 0 {
+		cfg.MaxRecipients = 100
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 5 * time.Minute
+	}
+	srv := &Server{cfg: cfg}
+	s := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		return &session{server: srv, conn: c, log: cfg.Log.With(zap.Stringer("remote", c.Conn().RemoteAddr()))}, nil
+	}))
+	s.LMTP = true
+	s.Domain = cfg.Hostname
+	s.TLSConfig = cfg.TLS
+	s.MaxRecipients = cfg.MaxRecipients
+	s.MaxMessageBytes = cfg.Store.MaxMessage()
+	s.ReadTimeout, s.WriteTimeout = cfg.Timeout, cfg.Timeout
+	s.EnableSMTPUTF8 = true
+	s.ErrorLog = logger{cfg.Log}
+	srv.smtp = s
+	return srv
+}
+
+// Serve answers the connections of l until Shutdown is called.
+func (srv *Server) Serve(l net.Listener) error {
+	if err := srv.smtp.Serve(l); err != nil && err != smtp.ErrServerClosed { //nolint:errorlint // it is returned as it is
+		return fmt.Errorf("serve LMTP on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown takes no more connections and waits for those that are open. When
+// ctx is done, what is left is cut off.
+func (srv *Server) Shutdown(ctx context.Context) error {
+	if err := srv.smtp.Shutdown(ctx); err != nil {
+		if cerr := srv.smtp.Close(); cerr != nil {
+			srv.cfg.Log.Debug("LMTP connections not closed", zap.Error(cerr))
+		}
+		return fmt.Errorf("shut down LMTP: %w", err)
+	}
+	return nil
+}
+
+// logger passes on what go-smtp has to say.
+type logger struct{ *zap.Logger }
+
+func (l logger) Printf(format string, v ...any) {
+	l.Warn("LMTP", zap.String("error", fmt.Sprintf(format, v...)))
+}
+func (l logger) Println(v ...any) { l.Warn("LMTP", zap.String("error", fmt.Sprint(v...))) }

@@ -1,0 +1,234 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"starling/metadata"
+)
+
+// box is what a node holds of one mailbox: the current snapshot, which all of
+// its sessions share, those sessions, and the changes that wait for a commit.
+type box struct {
+	store *Store
+	ref   metadata.BoxRef
+
+	current atomic.Pointer[Snapshot] // nil until first loaded; replaced under mu, never older
+	sizes   sizes
+
+	// turn is held by the one that commits to this mailbox. Of two mailboxes
+	// the one with the lower id is taken first.
+	turn chan struct{}
+
+	mu       sync.Mutex
+	holders  int       // sessions and operations that have it open
+	idle     time.Time // since when holders is 0
+	sessions map[*Mailbox]struct{}
+	gone     bool     // the mailbox was deleted
+	reading  *reading // the load under way
+	next     *reading // the load that those wait for who came while one was under way
+	queue    []*pending
+	draining bool // a goroutine takes from queue
+	contest  int  // commits still to be made with the row lock first, because others write here
+}
+
+// reading is one load of a mailbox that any number of callers wait for.
+type reading struct {
+	done chan struct{}
+	err  error
+}
+
+func newBox(s *Store, ref metadata.BoxRef) *box {
+	b := &box{store: s, ref: ref, turn: make(chan struct{}, 1), sessions: make(map[*Mailbox]struct{})}
+	b.sizes.box = b
+	return b
+}
+
+// refresh brings the current snapshot up to what PostgreSQL has, by a read
+// that begins after the call. Callers that come together share one read.
+func (b *box) refresh(ctx context.Context) error {
+	b.mu.Lock()
+	r := b.reading
+	switch {
+	case r == nil:
+		r = &reading{done: make(chan struct{})}
+		b.reading = r
+		b.store.work.Go(func() { b.read(r) })
+	case b.next == nil:
+		b.next = &reading{done: make(chan struct{})}
+		r = b.next
+	default:
+		r = b.next
+	}
+	b.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// read loads for r, and for whoever came meanwhile.
+func (b *box) read(r *reading) {
+	for r != nil {
+		r.err = b.load()
+		b.mu.Lock()
+		close(r.done)
+		r = b.next
+		b.reading, b.next = r, nil
+		b.mu.Unlock()
+	}
+}
+
+func (b *box) load() error {
+	ctx, cancel := context.WithTimeout(context.Background(), b.store.cfg.ReadTimeout)
+	defer cancel()
+	base := b.current.Load()
+	var have metadata.Version
+	if base != nil {
+		have = base.row.Version
+	}
+	loaded, err := b.store.db.Load(ctx, b.ref.Account, b.ref.Mailbox, have)
+	if errors.Is(err, metadata.ErrNoMailbox) {
+		b.setGone()
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("load mailbox %d: %w", b.ref.Mailbox, err)
+	}
+	b.install(base.after(loaded))
+	return nil
+}
+
+// after is the snapshot that a load brings about when it was made with the
+// version of s, which may be nil.
+func (s *Snapshot) after(l metadata.Load) *Snapshot {
+	if s == nil || l.Whole {
+		return newSnapshot(l.Mailbox, l.Chunks)
+	}
+	if len(l.Chunks) == 0 && s.row.Version == l.Mailbox.Version && s.row.Name == l.Mailbox.Name {
+		return s
+	}
+	return s.with(l.Mailbox, l.Chunks)
+}
+
+// install makes s current unless a later one is already, and tells the sessions.
+func (b *box) install(s *Snapshot) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if old := b.current.Load(); old != nil && !s.replaces(old) {
+		return
+	}
+	b.current.Store(s)
+	b.tell()
+}
+
+// replaces says whether s is to take the place of old. A database that lost
+// commits raises epoch and modseq; an equal modseq with another stamp means
+// that it lost some without being asked.
+func (s *Snapshot) replaces(old *Snapshot) bool {
+	a, b := s.row.Version, old.row.Version
+	switch {
+	case s == old:
+		return false
+	case a.Epoch != b.Epoch:
+		return a.Epoch > b.Epoch
+	case a.ModSeq != b.ModSeq:
+		return a.ModSeq > b.ModSeq
+	default:
+		return a.Stamp != b.Stamp || s.row.Name != old.row.Name
+	}
+}
+
+func (b *box) setGone() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gone = true
+	b.tell()
+}
+
+func (b *box) isGone() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gone
+}
+
+// tell has every session hear that there is news; mu is held.
+func (b *box) tell() {
+	for m := range b.sessions {
+		m.changed()
+	}
+}
+
+// release gives back what Store.hold took.
+func (b *box) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.holders--
+	if b.holders == 0 {
+		b.idle = time.Now()
+	}
+}
+
+// sizes are the sizes of messages by chunk, read when a change first needs
+// them: they never change, and counters of bytes hang on them.
+type sizes struct {
+	box *box
+
+	mu     sync.Mutex
+	chunks map[int32]*[metadata.ChunkSlots]uint32
+}
+
+// of is the size of uid, and whether it is known.
+func (z *sizes) of(uid uint32) (int64, bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	c := z.chunks[metadata.ChunkOf(uid)]
+	if c == nil || c[uid%metadata.ChunkSlots] == 0 {
+		return 0, false
+	}
+	return int64(c[uid%metadata.ChunkSlots]) - 1, true
+}
+
+// put notes a size; one more is kept, so that 0 is "not known".
+func (z *sizes) put(uid uint32, size int64) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.chunks == nil {
+		z.chunks = make(map[int32]*[metadata.ChunkSlots]uint32)
+	}
+	c := z.chunks[metadata.ChunkOf(uid)]
+	if c == nil {
+		c = new([metadata.ChunkSlots]uint32)
+		z.chunks[metadata.ChunkOf(uid)] = c
+	}
+	c[uid%metadata.ChunkSlots] = uint32(size + 1) //nolint:gosec // messages are below 4 GiB
+}
+
+// read fetches the sizes of whole chunks in one round trip.
+func (z *sizes) read(ctx context.Context, chunks []int32) error {
+	ranges := make([]metadata.UIDRange, 0, len(chunks))
+	for _, no := range chunks {
+		first := uint32(no) * metadata.ChunkSlots //nolint:gosec // not negative
+		last := first + metadata.ChunkSlots - 1
+		if n := len(ranges); n > 0 && ranges[n-1].Last+1 == first {
+			ranges[n-1].Last = last
+			continue
+		}
+		ranges = append(ranges, metadata.UIDRange{First: max(first, 1), Last: last})
+	}
+	err := z.box.store.db.Messages(ctx, z.box.ref.Account, z.box.ref.Mailbox, ranges, metadata.ColSize,
+		func(m *metadata.Message) error {
+			z.put(m.UID, m.Size)
+			return nil
+		})
+	if err != nil {
+		return fmt.Errorf("read sizes: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,260 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"starling/events"
+	"starling/metadata"
+)
+
+// operation is one change of one mailbox, asked for by one session. It may be
+// applied more than once, each time to a build that stands on a later
+// snapshot; only what the last time left in it counts.
+type operation interface {
+	// apply makes the change on b. An error is the operation's answer and must
+	// leave b as it was; a *needSizes asks for another try.
+	apply(b *build) error
+	// settle is told of the outcome before the session that asked goes on.
+	settle(after *Snapshot, err error)
+}
+
+// errUnproved says that a group has nothing to change on what the node holds,
+// and that PostgreSQL has not yet been asked whether that is so.
+var errUnproved = errors.New("nothing to change, if the snapshot is current")
+
+// pending is an operation in a mailbox's queue.
+type pending struct {
+	operation
+	done chan struct{}
+}
+
+const (
+	// contestLength is how many commits in a row must meet no foreign change
+	// until a mailbox is written without taking its lock first.
+	contestLength = 8
+	// maxAttempts bounds the tries of one commit; each but the first is made
+	// under the row lock, so that only an epoch or a lock that is not had in
+	// time can make it fail.
+	maxAttempts = 8
+)
+
+// do queues op and waits until it is committed or refused. What has queued
+// while a commit was under way goes into the next one together. It is not cut
+// short by the caller's context: an operation that began has an answer.
+func (b *box) do(op operation) {
+	p := &pending{operation: op, done: make(chan struct{})}
+	b.mu.Lock()
+	b.queue = append(b.queue, p)
+	start := !b.draining
+	b.draining = true
+	b.mu.Unlock()
+	if start {
+		b.store.work.Go(b.drain)
+	}
+	<-p.done
+}
+
+func (b *box) drain() {
+	for {
+		b.turn <- struct{}{}
+		b.mu.Lock()
+		group := b.queue
+		b.queue = nil
+		if len(group) == 0 {
+			b.draining = false
+			b.mu.Unlock()
+			<-b.turn
+			return
+		}
+		b.mu.Unlock()
+		b.commit(group)
+		<-b.turn
+	}
+}
+
+// commit makes the group's changes in one commit. An operation that fails is
+// answered and taken out, and the others go without it.
+func (b *box) commit(group []*pending) {
+	after, err := b.attempt(&group)
+	if len(group) > 1 && refusesOne(err) {
+		for _, p := range group {
+			b.commit([]*pending{p})
+		}
+		return
+	}
+	for _, p := range group {
+		p.finish(after, err)
+	}
+}
+
+func (p *pending) finish(after *Snapshot, err error) {
+	p.settle(after, err)
+	close(p.done)
+}
+
+// refusesOne says that err may be due to one operation of several.
+func refusesOne(err error) bool {
+	return errors.Is(err, metadata.ErrOverQuota) || errors.Is(err, metadata.ErrDelivered) || errors.Is(err, metadata.ErrLate)
+}
+
+// attempt tries until the group is committed. What fails on its own leaves group.
+func (b *box) attempt(group *[]*pending) (*Snapshot, error) {
+	ctx := context.Background()
+	for try := range maxAttempts {
+		if try > 0 && !b.isContested() {
+			if err := b.refresh(ctx); err != nil {
+				return nil, err
+			}
+		}
+		after, err := b.tryOnce(ctx, group, try > 0)
+		switch {
+		case errors.Is(err, metadata.ErrConflict):
+			b.contested()
+		case !errors.Is(err, errUnproved):
+			return after, err
+		}
+	}
+	return nil, fmt.Errorf("commit to mailbox %d: %w", b.ref.Mailbox, metadata.ErrUnavailable)
+}
+
+// tryOnce commits group once, against the current snapshot or, where others
+// write too, against what is found under the row lock. proved says that the
+// current snapshot was read after the group's operations were asked for.
+func (b *box) tryOnce(ctx context.Context, group *[]*pending, proved bool) (*Snapshot, error) {
+	if b.isContested() {
+		return b.tryLocked(ctx, group)
+	}
+	base := b.current.Load()
+	built, err := b.build(ctx, base, group)
+	if err != nil {
+		return nil, err
+	}
+	if !built.changed() {
+		if proved || len(*group) == 0 {
+			return base, nil
+		}
+		return nil, errUnproved
+	}
+	commit, chunks := built.commit()
+	done, err := b.store.db.Commit(ctx, commit)
+	if err != nil {
+		return nil, err
+	}
+	return b.committed(built, chunks, done, 0), nil
+}
+
+func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, error) {
+	base := b.current.Load()
+	var built *build
+	var chunks []*metadata.Chunk
+	done, err := b.store.db.CommitLocked(ctx, b.ref.Account, []metadata.MailboxID{b.ref.Mailbox},
+		[]metadata.Version{base.row.Version}, func(loads []metadata.Load) (*metadata.Commit, error) {
+			locked := base.after(loads[0])
+			b.quieter(locked == base)
+			base = locked
+			b.install(base)
+			var err error
+			if built, err = b.build(ctx, base, group); err != nil || !built.changed() {
+				return nil, err
+			}
+			var commit *metadata.Commit
+			commit, chunks = built.commit()
+			return commit, nil
+		})
+	switch {
+	case err != nil:
+		return nil, err
+	case !built.changed():
+		return base, nil
+	}
+	return b.committed(built, chunks, done, 0), nil
+}
+
+// build applies group to base. Operations that fail are answered and leave the group.
+func (b *box) build(ctx context.Context, base *Snapshot, group *[]*pending) (*build, error) {
+	for {
+		built := newBuild(b, base)
+		var missing *needSizes
+		left := (*group)[:0]
+		for _, p := range *group {
+			built.begin()
+			err := p.apply(built)
+			if errors.As(err, &missing) {
+				left = append(left, p)
+				err = nil
+				continue
+			}
+			if err != nil {
+				p.finish(nil, err)
+				continue
+			}
+			left = append(left, p)
+		}
+		*group = left
+		if missing == nil {
+			return built, nil
+		}
+		if err := b.sizes.read(ctx, missing.chunks); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// commit is the build as a commit of its own.
+func (b *build) commit() (*metadata.Commit, []*metadata.Chunk) {
+	chunks := b.chunks()
+	return &metadata.Commit{
+		Account:    b.box.ref.Account,
+		Changes:    []metadata.Change{b.change(chunks)},
+		Charge:     b.quota(),
+		Deadline:   b.deadline,
+		Deliveries: b.deliveries,
+	}, chunks
+}
+
+// quota is by how much the account's usage changes.
+func (b *build) quota() metadata.Quota {
+	return metadata.Quota{
+		Bytes:    b.row.Bytes - b.base.row.Bytes,
+		Messages: b.row.Messages - b.base.row.Messages,
+	}
+}
+
+// committed makes what was built the current snapshot and tells the other nodes.
+func (b *box) committed(built *build, chunks []*metadata.Chunk, done metadata.Committed, i int) *Snapshot {
+	after := built.snapshot(chunks, done.Stamps[i], done.Epoch)
+	b.install(after)
+	b.store.publish(events.Event{
+		Account: int64(b.ref.Account),
+		Mailbox: int64(b.ref.Mailbox),
+		Kind:    events.Changed,
+		ModSeq:  after.row.ModSeq,
+		Epoch:   after.row.Epoch,
+	})
+	return after
+}
+
+func (b *box) contested() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.contest = contestLength
+}
+
+func (b *box) isContested() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.contest > 0
+}
+
+// quieter counts down to where no lock is taken first, if nobody else wrote.
+func (b *box) quieter(alone bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if alone {
+		b.contest--
+	} else {
+		b.contest = contestLength
+	}
+}

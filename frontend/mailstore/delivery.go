@@ -1,0 +1,52 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"starling/metadata"
+)
+
+// Recipient finds the account that mail for address goes to, and the detail that
+// a "+" behind the local part names (RFC 5233 §2), "" if none. The account is a
+// session, to be closed. metadata.ErrNotFound says that there is none.
+func (s *Store) Recipient(ctx context.Context, address string) (account *Account, detail string, err error) {
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 {
+		return nil, "", metadata.ErrNotFound
+	}
+	row, err := s.db.Recipient(ctx, address)
+	if errors.Is(err, metadata.ErrNotFound) {
+		local, d, found := strings.Cut(address[:at], "+")
+		if !found || local == "" {
+			return nil, "", err
+		}
+		detail = d
+		row, err = s.db.Recipient(ctx, local+address[at:])
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	if row.State == metadata.Deleting {
+		return nil, "", metadata.ErrNotFound
+	}
+	return s.Account(row, func() {}), detail, nil
+}
+
+// DetailMailbox is the mailbox that a delivery with detail goes to: that of this
+// name, if there is one, else INBOX.
+func (a *Account) DetailMailbox(ctx context.Context, detail string) (string, error) {
+	name := CleanName(detail)
+	if CheckName(name) != nil {
+		return Inbox, nil
+	}
+	_, err := a.Mailbox(ctx, name)
+	switch {
+	case errors.Is(err, metadata.ErrNoMailbox):
+		return Inbox, nil
+	case err != nil:
+		return "", err
+	}
+	return name, nil
+}

@@ -1,0 +1,69 @@
+package mailstore
+
+import (
+	"context"
+
+	"starling/blobstore/codec"
+	"starling/metadata"
+)
+
+// Mailbox is a mailbox that a session has open.
+type Mailbox struct {
+	account *Account
+	box     *box
+	changed func()
+}
+
+func newMailbox(a *Account, b *box, changed func()) *Mailbox {
+	m := &Mailbox{account: a, box: b, changed: changed}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sessions[m] = struct{}{}
+	return m
+}
+
+// Close lets go of the mailbox. Snapshots of it stay good.
+func (m *Mailbox) Close() {
+	m.box.mu.Lock()
+	delete(m.box.sessions, m)
+	m.box.mu.Unlock()
+	m.box.release()
+}
+
+// ID is the mailbox's number in its account.
+func (m *Mailbox) ID() metadata.MailboxID { return m.box.ref.Mailbox }
+
+// Snapshot is the mailbox as the node knows it. It asks nobody.
+func (m *Mailbox) Snapshot() *Snapshot { return m.box.current.Load() }
+
+// Refresh is the mailbox as it is in PostgreSQL now, read after the call began.
+// metadata.ErrNoMailbox says that it was deleted.
+func (m *Mailbox) Refresh(ctx context.Context) (*Snapshot, error) {
+	if err := m.box.refresh(ctx); err != nil {
+		return nil, err
+	}
+	return m.Snapshot(), nil
+}
+
+// Gone says that the mailbox was deleted.
+func (m *Mailbox) Gone() bool { return m.box.isGone() }
+
+// Messages reads the rows of the messages with the given UIDs, those that are
+// expunged but not yet collected included, in the order of the UIDs. What fn is
+// given is valid until it returns.
+func (m *Mailbox) Messages(ctx context.Context, uids []metadata.UIDRange, columns metadata.Columns, fn func(*metadata.Message) error) error {
+	return m.box.store.db.Messages(ctx, m.box.ref.Account, m.box.ref.Mailbox, uids, columns, fn)
+}
+
+// ClaimRecent takes for this session the messages from a UID on, below the view's
+// UIDNEXT, as recent. What another session was first to take is not in it.
+// RFC 3501 §2.3.2.
+func (m *Mailbox) ClaimRecent(ctx context.Context, view *Snapshot) (from uint32, won bool, err error) {
+	first, won, err := m.box.store.db.ClaimRecent(ctx, m.box.ref.Account, m.box.ref.Mailbox, view.row.UIDNext)
+	return uint32(first), won, err //nolint:gosec // a UID
+}
+
+// Body opens the bytes of a message that was read with metadata.ColBlob.
+func (m *Mailbox) Body(row *metadata.Message) (*codec.Body, error) {
+	return m.box.store.body(m.box.ref.Account, row)
+}

@@ -1,0 +1,178 @@
+package mailstore
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"starling/metadata"
+)
+
+// model is a mailbox kept the simple way, to compare snapshots with.
+type model struct {
+	slots []metadata.Slot // by UID; 0 is no UID
+}
+
+func (m *model) snapshot(base *Snapshot, modseq int64) *Snapshot {
+	row := metadata.Mailbox{UIDNext: int64(len(m.slots)), Version: metadata.Version{ModSeq: modseq}}
+	var chunks []*metadata.Chunk
+	for first := 0; first < len(m.slots); first += metadata.ChunkSlots {
+		no := int32(first / metadata.ChunkSlots) //nolint:gosec // small
+		e := metadata.NewEdit(no)
+		same := base != nil && base.chunk(no) != nil
+		for i := range min(metadata.ChunkSlots, len(m.slots)-first) {
+			e.Set(i, m.slots[first+i])
+			same = same && base.chunk(no).Slot(i) == m.slots[first+i]
+		}
+		if same {
+			chunks = append(chunks, base.chunk(no))
+			continue
+		}
+		chunks = append(chunks, e.Chunk())
+	}
+	return newSnapshot(row, chunks)
+}
+
+func (m *model) live() []uint32 {
+	var uids []uint32
+	for uid, s := range m.slots {
+		if s.Live() {
+			uids = append(uids, uint32(uid)) //nolint:gosec // small
+		}
+	}
+	return uids
+}
+
+func (m *model) change(r *rand.Rand, modseq int64) {
+	switch uid := r.IntN(len(m.slots)); r.IntN(3) {
+	case 0:
+		m.slots = append(m.slots, metadata.Slot{Flags: metadata.Flags(r.IntN(32)), ModSeq: modseq})
+	case 1:
+		if m.slots[uid].Live() {
+			m.slots[uid].Flags |= metadata.Expunged
+			m.slots[uid].ModSeq = modseq
+		}
+	default:
+		if m.slots[uid].Live() {
+			m.slots[uid].Flags ^= metadata.Seen
+			m.slots[uid].ModSeq = modseq
+		}
+	}
+}
+
+func TestSnapshotAgreesWithModel(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test
+	m := &model{slots: make([]metadata.Slot, 1, 1000)}
+	snap := m.snapshot(nil, 1)
+	for modseq := int64(2); modseq < 3000; modseq++ {
+		m.change(r, modseq)
+		if modseq%97 != 0 {
+			continue
+		}
+		next := m.snapshot(snap, modseq)
+		checkNumbers(t, m, next)
+		checkDiff(t, snap, next)
+		snap = next
+	}
+}
+
+// checkNumbers compares positions, ranks and slots.
+func checkNumbers(t *testing.T, m *model, s *Snapshot) {
+	t.Helper()
+	live := m.live()
+	if s.Len() != len(live) {
+		t.Fatalf("Len is %d, want %d", s.Len(), len(live))
+	}
+	for i, uid := range live {
+		if got := s.UID(i); got != uid {
+			t.Fatalf("UID(%d) is %d, want %d", i, got, uid)
+		}
+		if got := s.Rank(uid); got != i {
+			t.Fatalf("Rank(%d) is %d, want %d", uid, got, i)
+		}
+		if got := s.Slot(uid); got != m.slots[uid] {
+			t.Fatalf("Slot(%d) is %v, want %v", uid, got, m.slots[uid])
+		}
+	}
+	var got []uint32
+	for uid := range s.Live(0, 1<<31) {
+		got = append(got, uid)
+	}
+	if !slices.Equal(got, live) {
+		t.Fatalf("Live is %v, want %v", got, live)
+	}
+	unseen := slices.IndexFunc(live, func(uid uint32) bool { return m.slots[uid].Flags&metadata.Seen == 0 })
+	if s.FirstUnseen() != unseen {
+		t.Fatalf("FirstUnseen is %d, want %d", s.FirstUnseen(), unseen)
+	}
+}
+
+// checkDiff compares Diff with a comparison of all slots.
+func checkDiff(t *testing.T, from, to *Snapshot) {
+	t.Helper()
+	var want Difference
+	for uid := uint32(1); int64(uid) < to.row.UIDNext; uid++ {
+		old, now := from.Slot(uid), to.Slot(uid)
+		switch {
+		case old.Live() && !now.Live():
+			want.Gone = append(want.Gone, Gone{uid, old})
+		case !old.Live() && now.Live():
+			want.Arrived = append(want.Arrived, uid)
+		case old.Live() && old != now:
+			want.Changed = append(want.Changed, Change{uid, old, now})
+		}
+	}
+	got := Diff(from, to)
+	if !slices.Equal(got.Gone, want.Gone) || !slices.Equal(got.Changed, want.Changed) || !slices.Equal(got.Arrived, want.Arrived) {
+		t.Fatalf("Diff is %+v, want %+v", got, want)
+	}
+}
+
+func TestDiffOfSharedChunksCostsNothing(t *testing.T) {
+	m := &model{slots: make([]metadata.Slot, 100_000)}
+	for uid := 1; uid < len(m.slots); uid++ {
+		m.slots[uid] = metadata.Slot{ModSeq: 1}
+	}
+	from := m.snapshot(nil, 1)
+	m.slots[77_777].Flags = metadata.Seen
+	to := m.snapshot(from, 2)
+	allocs := testing.AllocsPerRun(10, func() {
+		if d := Diff(from, to); len(d.Changed) != 1 {
+			t.Fatal("want one change")
+		}
+	})
+	if allocs > 1 {
+		t.Errorf("%v allocations, want 1", allocs)
+	}
+}
+
+func TestVanishedSince(t *testing.T) {
+	t.Parallel()
+	m := &model{slots: make([]metadata.Slot, 11)}
+	for uid := 1; uid <= 10; uid++ {
+		m.slots[uid] = metadata.Slot{ModSeq: int64(uid)}
+	}
+	m.slots[2] = metadata.Slot{ModSeq: 11, Flags: metadata.Expunged}
+	m.slots[5] = metadata.Slot{ModSeq: 12, Flags: metadata.Expunged}
+	m.slots[6] = metadata.Slot{ModSeq: 13, Flags: metadata.Expunged}
+	s := m.snapshot(nil, 13)
+	for _, c := range []struct {
+		horizon, since int64
+		first, last    uint32
+		want           []metadata.UIDRange
+	}{
+		{0, 10, 1, 10, []metadata.UIDRange{{First: 2, Last: 2}, {First: 5, Last: 6}}},
+		{0, 11, 1, 10, []metadata.UIDRange{{First: 5, Last: 6}}},
+		{0, 11, 6, 1000, []metadata.UIDRange{{First: 6, Last: 6}}},
+		{0, 13, 1, 10, nil},
+		{12, 11, 1, 1000, []metadata.UIDRange{{First: 2, Last: 2}, {First: 5, Last: 6}}}, // below the horizon: all that is not there
+		{12, 11, 6, 6, []metadata.UIDRange{{First: 6, Last: 6}}},
+	} {
+		s.row.Horizon = c.horizon
+		got := slices.Collect(s.VanishedSince(c.since, c.first, c.last))
+		if !slices.Equal(got, c.want) {
+			t.Errorf("since %d in %d:%d with horizon %d: %v, want %v", c.since, c.first, c.last, c.horizon, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"starling/blobstore"
+	"starling/blobstore/codec"
+	"starling/events"
+	"starling/metadata"
+)
+
+// Config is what a Store is made of. DB, Blobs, Bus and Log must be given;
+// what else is zero has the default named beside it.
+type Config struct {
+	DB    *metadata.DB
+	Blobs blobstore.Store
+	Bus   events.Bus
+	Log   *zap.Logger
+
+	TempDir      string        // where large messages wait for their PUT; "": the system's
+	MaxMessage   int64         // octets of the largest message taken in; 64 MiB
+	ReadTimeout  time.Duration // for loading a mailbox; 15 s
+	PutTimeout   time.Duration // for storing a message's object; 2 min
+	Linger       time.Duration // how long a mailbox that nobody has open stays in memory; 1 min
+	Sweep        time.Duration // how often open mailboxes are compared with PostgreSQL; 30 s
+	SweepDeaf    time.Duration // the same while the bus is down; 2 s
+	OrphanGrace  time.Duration // age from which an object that no row names is an orphan; 72 h
+	Retention    time.Duration // how long expunged mail can be brought back; 14 days
+	BackupWindow time.Duration // delay between the rows' deletion and the object's; 7 days
+	Collect      time.Duration // how often the collector looks for work; 10 min, negative: never
+}
+
+func (c *Config) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.MaxMessage == 0 {
+		c.MaxMessage = 64 << 20
+	}
+	def(&c.ReadTimeout, 15*time.Second)
+	def(&c.PutTimeout, 2*time.Minute)
+	def(&c.Linger, time.Minute)
+	def(&c.Sweep, 30*time.Second)
+	def(&c.SweepDeaf, 2*time.Second)
+	def(&c.OrphanGrace, 72*time.Hour)
+	def(&c.Retention, 14*24*time.Hour)
+	def(&c.BackupWindow, 7*24*time.Hour)
+	def(&c.Collect, 10*time.Minute)
+}
+
+// Store is a node's way to the mail of all accounts. It holds nothing that
+// another node could not take over at any moment.
+type Store struct {
+	cfg   Config
+	db    *metadata.DB
+	blobs blobstore.Store
+	log   *zap.Logger
+	codec *codec.Codec
+	sub   events.Subscription
+	deaf  atomic.Bool // the bus is known to be down
+	work  sync.WaitGroup
+
+	mu       sync.Mutex
+	accounts map[metadata.AccountID]*resident
+}
+
+// resident is an account of which a node holds something.
+type resident struct {
+	boxes    map[metadata.MailboxID]*box
+	sessions map[*Account]struct{}
+}
+
+// New returns a Store. Run has to run while it is used.
+func New(ctx context.Context, cfg Config) (*Store, error) {
+	cfg.setDefaults()
+	coder, err := codec.New(codec.Options{Dir: cfg.TempDir})
+	if err != nil {
+		return nil, fmt.Errorf("prepare compression: %w", err)
+	}
+	sub, err := cfg.Bus.Subscribe(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to changes: %w", err)
+	}
+	return &Store{
+		cfg: cfg, db: cfg.DB, blobs: cfg.Blobs, log: cfg.Log, codec: coder, sub: sub,
+		accounts: make(map[metadata.AccountID]*resident),
+	}, nil
+}
+
+// MaxMessage is the size in octets of the largest message that is taken in
+// (RFC 7889).
+func (s *Store) MaxMessage() int64 { return s.cfg.MaxMessage }
+
+// Run follows the changes of other nodes, sweeps, and collects, until ctx is
+// done; then it waits for what is under way.
+func (s *Store) Run(ctx context.Context) error {
+	s.work.Go(func() { s.sweepLoop(ctx) })
+	s.work.Go(func() { s.evictLoop(ctx) })
+	err := s.follow(ctx)
+	if cerr := s.sub.Close(); err == nil {
+		err = cerr
+	}
+	s.work.Wait()
+	return err
+}
+
+// residentOf is the account's entry, made if it is not there; mu is held.
+func (s *Store) residentOf(id metadata.AccountID) *resident {
+	r := s.accounts[id]
+	if r == nil {
+		r = &resident{boxes: make(map[metadata.MailboxID]*box), sessions: make(map[*Account]struct{})}
+		s.accounts[id] = r
+		s.sub.Follow(int64(id))
+	}
+	return r
+}
+
+// leave forgets the account if nothing of it is held; mu is held.
+func (s *Store) leave(id metadata.AccountID) {
+	if r := s.accounts[id]; r != nil && len(r.boxes) == 0 && len(r.sessions) == 0 {
+		delete(s.accounts, id)
+		s.sub.Unfollow(int64(id))
+	}
+}
+
+// hold returns the mailbox's box, loaded; release gives it back. fresh says
+// that it was loaded by this call.
+func (s *Store) hold(ctx context.Context, ref metadata.BoxRef) (b *box, fresh bool, err error) {
+	s.mu.Lock()
+	r := s.residentOf(ref.Account)
+	b = r.boxes[ref.Mailbox]
+	if b == nil {
+		b = newBox(s, ref)
+		r.boxes[ref.Mailbox] = b
+	}
+	b.retain()
+	s.mu.Unlock()
+	if b.current.Load() != nil {
+		return b, false, nil
+	}
+	if err := b.refresh(ctx); err != nil {
+		b.release()
+		return nil, false, err
+	}
+	return b, true, nil
+}
+
+func (b *box) retain() {
+	b.mu.Lock()
+	b.holders++
+	b.mu.Unlock()
+}
+
+// named is a held box of the account that was last seen under name; nil if
+// there is none. It is retained.
+func (s *Store) named(account metadata.AccountID, name string) *box {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.accounts[account]
+	if r == nil {
+		return nil
+	}
+	for _, b := range r.boxes {
+		if cur := b.current.Load(); cur != nil && cur.row.Name == name && !b.isGone() {
+			b.retain()
+			return b
+		}
+	}
+	return nil
+}
+
+// lookup is the box of ref if the node holds it.
+func (s *Store) lookup(ref metadata.BoxRef) *box {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.accounts[ref.Account]; r != nil {
+		return r.boxes[ref.Mailbox]
+	}
+	return nil
+}
+
+// held are the boxes that the node holds of accounts for which want is true.
+func (s *Store) held(want func(metadata.AccountID) bool) []*box {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var boxes []*box
+	for id, r := range s.accounts {
+		if want(id) {
+			for _, b := range r.boxes {
+				boxes = append(boxes, b)
+			}
+		}
+	}
+	return boxes
+}
+
+func (s *Store) evictLoop(ctx context.Context) {
+	every(ctx, func() time.Duration { return s.cfg.Linger / 4 }, func() { s.evict(time.Now().Add(-s.cfg.Linger)) })
+}
+
+// evict lets go of boxes that nobody has had open since before.
+func (s *Store) evict(before time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, r := range s.accounts {
+		for key, b := range r.boxes {
+			b.mu.Lock()
+			unused := b.holders == 0 && !b.draining && b.reading == nil && b.idle.Before(before)
+			b.mu.Unlock()
+			if unused {
+				delete(r.boxes, key)
+			}
+		}
+		s.leave(id)
+	}
+}
+
+// every runs do at intervals until ctx is done.
+func every(ctx context.Context, interval func() time.Duration, do func()) {
+	timer := time.NewTimer(interval())
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			do()
+			timer.Reset(interval())
+		}
+	}
+}
+
+// publish tells the other nodes. A hint that is not sent is found out about by
+// the sweep.
+func (s *Store) publish(hints ...events.Event) {
+	if err := s.cfg.Bus.Publish(hints...); err != nil && !errors.Is(err, events.ErrClosed) {
+		s.log.Debug("hint not published", zap.Error(err))
+	}
+}

@@ -1,0 +1,290 @@
+package mailstore
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"starling/blobstore"
+	"starling/blobstore/codec"
+	"starling/frontend/message"
+	"starling/metadata"
+)
+
+// ErrTooBig says that a message is larger than Config.MaxMessage (NO [TOOBIG]).
+var ErrTooBig = errors.New("message is too big")
+
+// Incoming says where a message that comes in belongs, and how.
+type Incoming struct {
+	Mailbox string // its name
+	Flags   FlagSet
+	Date    time.Time // the internal date; the zero time stands for now
+	// Fit drops keywords for which the mailbox has no room, as a delivery does,
+	// instead of refusing the message.
+	Fit bool
+}
+
+// Upload is a message on its way in. Its bytes are written to it as they
+// arrive; they are compressed and parsed on the way, and never held in memory
+// whole. It belongs to one goroutine, and must be discarded.
+type Upload struct {
+	store    *Store
+	account  *Account
+	box      *box
+	in       Incoming
+	emailID  int64
+	threadID int64
+	spool    *codec.Spool
+	parser   *message.Parser
+	size     int64
+}
+
+// Appended is where a message came to stand.
+type Appended struct {
+	UIDValidity uint32
+	UID         uint32
+	// Again says that this delivery had been made before. The UIDs are 0.
+	Again bool
+}
+
+// Upload begins to take in a message. metadata.ErrNoMailbox says that there is
+// no such mailbox, metadata.ErrOverQuota that the account has no room for size
+// octets (0: not known); no byte was read then.
+func (a *Account) Upload(ctx context.Context, in Incoming, size int64) (*Upload, error) {
+	if size > a.store.cfg.MaxMessage {
+		return nil, ErrTooBig
+	}
+	b, err := a.hold(ctx, in.Mailbox)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.HasRoom(ctx, size); err != nil {
+		b.release()
+		return nil, err
+	}
+	if in.Date.IsZero() {
+		in.Date = time.Now().Truncate(time.Second)
+	}
+	u := &Upload{
+		store: a.store, account: a, box: b, in: in,
+		emailID: randomID(), threadID: randomID(),
+		parser: message.NewParser(),
+	}
+	u.spool = a.store.codec.Spool(codec.Header{
+		Tenant:       int64(a.row.Tenant),
+		Account:      int64(a.row.ID),
+		Mailbox:      int64(b.ref.Mailbox),
+		MailboxName:  in.Mailbox,
+		InternalDate: in.Date,
+		Flags:        in.Flags.names(),
+		EmailID:      u.emailID,
+	})
+	return u, nil
+}
+
+// HasRoom asks about the quota before anything is read, so that what cannot be
+// kept is not sent at all: metadata.ErrOverQuota. The commit is what decides.
+func (a *Account) HasRoom(ctx context.Context, size int64) error {
+	limits := a.row.Limits
+	if limits == (metadata.Quota{}) {
+		return nil
+	}
+	used, err := a.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	if limits.Bytes > 0 && used.Bytes+size > limits.Bytes || limits.Messages > 0 && used.Messages+1 > limits.Messages {
+		return metadata.ErrOverQuota
+	}
+	return nil
+}
+
+// names are the flags as a client spells them.
+func (f FlagSet) names() []string {
+	var names []string
+	for i, name := range [...]string{`\Seen`, `\Answered`, `\Flagged`, `\Deleted`, `\Draft`} {
+		if f.System&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return append(names, f.Keywords...)
+}
+
+// randomID is a random number of 63 bits that is not 0.
+func randomID() int64 {
+	var b [8]byte
+	for {
+		_, _ = rand.Read(b[:])                                           // never fails: crypto/rand ends the process first
+		if id := int64(binary.LittleEndian.Uint64(b[:]) >> 1); id != 0 { //nolint:gosec // 63 bits
+			return id
+		}
+	}
+}
+
+// Write takes in bytes of the message. ErrTooBig says that there are too many.
+func (u *Upload) Write(p []byte) (int, error) {
+	u.size += int64(len(p))
+	if u.size > u.store.cfg.MaxMessage {
+		return 0, ErrTooBig
+	}
+	_, _ = u.parser.Write(p) // never fails
+	return u.spool.Write(p)
+}
+
+// Discard frees what the upload holds. Whether the message was appended stays as it is.
+func (u *Upload) Discard() {
+	u.box.release()
+	if err := u.spool.Discard(); err != nil {
+		u.store.log.Warn("spool not discarded: " + err.Error())
+	}
+}
+
+// putAttempts is how often a message is put again because the commit came too
+// late for its object.
+const putAttempts = 3
+
+// Append puts the message's object, then commits its row: after a nil error the
+// message is kept for good. It is called once. delivery, if not nil, is a digest
+// by which a delivery that is tried again is known: a second one does nothing and
+// succeeds.
+func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, error) {
+	summary := u.parser.Close()
+	packed, err := summary.AppendBinary(nil)
+	if err != nil {
+		return Appended{}, fmt.Errorf("pack summary: %w", err)
+	}
+	object, objectSize, extent, err := u.spool.Finish()
+	if err != nil {
+		return Appended{}, err
+	}
+	op := &appendOp{in: u.in, delivery: delivery, row: metadata.Message{
+		InternalDate: u.in.Date,
+		Size:         u.size,
+		EmailID:      u.emailID,
+		ThreadID:     u.threadID,
+		Extent:       extent.Append(nil),
+		Summary:      packed,
+		References:   referenceHashes(summary),
+	}}
+	for range putAttempts {
+		id := blobstore.NewObject()
+		put, cancel := context.WithTimeout(ctx, u.store.cfg.PutTimeout)
+		done, err := u.store.blobs.Put(put, id.Key(int64(u.box.ref.Account)), object, objectSize)
+		cancel()
+		if err != nil {
+			return Appended{}, fmt.Errorf("put message: %w", err)
+		}
+		op.row.Object = metadata.ObjectID(id)
+		op.deadline = done.Date.Add(u.store.cfg.OrphanGrace / 2)
+		u.commit(ctx, op)
+		if !errors.Is(op.err, metadata.ErrLate) {
+			break
+		}
+		if _, err := object.Seek(0, 0); err != nil {
+			return Appended{}, fmt.Errorf("rewind spool: %w", err)
+		}
+	}
+	if errors.Is(op.err, metadata.ErrDelivered) {
+		return Appended{Again: true}, nil
+	}
+	return op.result, op.err
+}
+
+// commit appends to the mailbox that has the name now: the one that had it when
+// the upload began may have been renamed or deleted meanwhile.
+func (u *Upload) commit(ctx context.Context, op *appendOp) {
+	u.box.do(op)
+	if !errors.Is(op.err, metadata.ErrNoMailbox) {
+		return
+	}
+	b, _, err := u.account.holdAnew(ctx, u.in.Mailbox)
+	if err != nil {
+		op.err = err
+		return
+	}
+	u.box.release()
+	u.box = b
+	b.do(op)
+}
+
+// referenceHashes are the hashes of the message ids by which the message is
+// tied to a thread: its own first, 0 if it has none, then those that it refers to.
+func referenceHashes(s *message.Summary) []int64 {
+	own := s.MessageID()
+	hashes := []int64{0}
+	if own != nil {
+		hashes[0] = hashID(own)
+	}
+	for _, id := range s.References() {
+		if h := hashID(id); !slices.Contains(hashes, h) {
+			hashes = append(hashes, h)
+		}
+	}
+	return hashes
+}
+
+func hashID(id []byte) int64 {
+	sum := sha256.Sum256(id)
+	return int64(binary.LittleEndian.Uint64(sum[:]) >> 1) //nolint:gosec // 63 bits
+}
+
+// appendOp adds a message whose object has been put.
+type appendOp struct {
+	in       Incoming
+	delivery *[32]byte
+	row      metadata.Message
+	deadline time.Time
+	result   Appended
+	err      error
+}
+
+func (op *appendOp) settle(_ *Snapshot, err error) {
+	if op.err = err; err != nil {
+		op.result = Appended{}
+	}
+}
+
+func (op *appendOp) apply(b *build) error {
+	if b.row.Name != op.in.Mailbox {
+		return metadata.ErrNoMailbox // renamed meanwhile
+	}
+	if err := b.room(1); err != nil {
+		return err
+	}
+	if err := b.canAdd(op.in.Flags.Keywords); err != nil && !op.in.Fit {
+		return err
+	}
+	bits, err := b.keywordBits(op.in.Flags.Keywords)
+	if err != nil && !op.in.Fit {
+		return err
+	}
+	row := op.row
+	row.UID = b.add(op.in.Flags.System|bits, row.Size)
+	b.insert = append(b.insert, row)
+	b.named = true
+	if b.deadline.IsZero() || op.deadline.Before(b.deadline) {
+		b.deadline = op.deadline
+	}
+	if op.delivery != nil {
+		b.deliveries = append(b.deliveries, metadata.Delivery{
+			Digest: *op.delivery, Mailbox: b.box.ref.Mailbox, UID: row.UID,
+		})
+	}
+	op.result = Appended{UIDValidity: b.row.UIDValidity, UID: row.UID}
+	return nil
+}
+
+// body opens the bytes of a message of an account.
+func (s *Store) body(account metadata.AccountID, row *metadata.Message) (*codec.Body, error) {
+	extent, err := codec.ParseExtent(row.Extent)
+	if err != nil {
+		return nil, fmt.Errorf("message %d: %w", row.UID, err)
+	}
+	key := blobstore.Object(row.Object).Key(int64(account))
+	return s.codec.Open(s.blobs, key, extent), nil
+}
