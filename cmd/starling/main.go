@@ -1,0 +1,65 @@
+// Command starling is a clustered IMAP server on object storage.
+//
+// Each subcommand has a file: serve.go runs a node, dev.go a whole cluster on one
+// machine, migrate.go brings the database's schema up to date, tenant.go,
+// domain.go and account.go manage who there is, import.go brings mail in, gc.go
+// runs the collector, config.go has every setting.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run runs the program and returns its exit status: 0, 1 for a failure, 2 for a
+// command line or a configuration that is wrong.
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "starling:", err)
+	var wrong usageError
+	if errors.As(err, &wrong) {
+		return 2
+	}
+	return 1
+}
+
+// usageError is an error in how the program was called.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// newRoot is the tree of subcommands.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "starling",
+		Short:         "A clustered IMAP server on object storage",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().StringP("config", "c", "", "configuration file (YAML); settings may also stand in the environment: see starling config")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(
+		newServe(), newDev(), newMigrate(), newConfigCmd(), newVersion(),
+		newTenant(), newDomain(), newAccount(),
+	)
+	return root
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"starling/metadata"
+)
+
+func newServe() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run a node: IMAP and LMTP over PostgreSQL, S3 and NATS",
+		Long: "Run a node: IMAP and LMTP over PostgreSQL, S3 and NATS. Any number of nodes can\n" +
+			"serve the same accounts. SIGTERM stops it cleanly: no new connections, BYE to\n" +
+			"those that wait, running commands finish. The schema must be up to date: see\n" +
+			"starling migrate.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := configOf(cmd)
+			if err != nil {
+				return err
+			}
+			log, err := newLogger(cfg.Log)
+			if err != nil {
+				return err
+			}
+			n, err := newNode(cmd.Context(), cfg, log)
+			if err != nil {
+				return err
+			}
+			return n.run(cmd.Context())
+		},
+	}
+}
+
+// configOf loads the configuration that the command line names.
+func configOf(cmd *cobra.Command) (Config, error) {
+	path, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return Config{}, usageError{err}
+	}
+	return loadConfig(path, os.Environ())
+}
+
+func newMigrate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the schema of the database up to date",
+		Long: "Bring the schema of the database up to date. Nodes of the release before go on\n" +
+			"serving meanwhile. postgres.dsn must lead to PostgreSQL itself, not to a pooler.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := configOf(cmd)
+			if err != nil {
+				return err
+			}
+			dsn, err := cfg.Postgres.dsn()
+			if err != nil {
+				return usageError{err}
+			}
+			if err := metadata.Migrate(cmd.Context(), dsn); err != nil {
+				return err
+			}
+			cmd.Println("The schema is up to date.")
+			return nil
+		},
+	}
+}
+
+// withDB runs do on the configured database.
+func withDB(cmd *cobra.Command, do func(context.Context, *metadata.DB) error) error {
+	cfg, err := configOf(cmd)
+	if err != nil {
+		return err
+	}
+	db, err := openDB(cmd.Context(), cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return do(cmd.Context(), db)
+}

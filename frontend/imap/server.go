@@ -1,0 +1,169 @@
+package imap
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"starling/frontend/auth"
+	"starling/frontend/mailstore"
+)
+
+// Config is what a Server is made of. Store, Auth and Log must be given; what
+// else is zero has the default named beside it.
+type Config struct {
+	Store *mailstore.Store
+	Auth  *auth.Authenticator
+	Log   *zap.Logger
+
+	// TLS is what STARTTLS and implicit TLS use; nil: neither is offered.
+	TLS *tls.Config
+	// PlaintextLogin allows passwords without TLS (RFC 9051 §11.1 forbids it on a network).
+	PlaintextLogin bool
+	// Name and Version are told to clients in the greeting and by ID.
+	Name, Version string
+
+	MaxConnections int           // at the same time; 50,000
+	LoginTimeout   time.Duration // for a connection that is not logged in; 1 min
+	IdleTimeout    time.Duration // between commands; 30 min, the least that RFC 9051 §5.4 allows
+	ReadTimeout    time.Duration // for the next bytes inside of a command; 2 min
+	WriteTimeout   time.Duration // for a client to take what is sent; 2 min
+	KeepAlive      time.Duration // between signs of life in IDLE; 2 min
+}
+
+func (c *Config) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.LoginTimeout, time.Minute)
+	def(&c.IdleTimeout, 30*time.Minute)
+	def(&c.ReadTimeout, 2*time.Minute)
+	def(&c.WriteTimeout, 2*time.Minute)
+	def(&c.KeepAlive, 2*time.Minute)
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 50_000
+	}
+	if c.Name == "" {
+		c.Name = "Starling"
+	}
+}
+
+// Server serves IMAP. It is safe for use by several goroutines.
+type Server struct {
+	cfg Config
+
+	mu       sync.Mutex
+	closing  bool
+	sessions map[*session]struct{}
+	served   sync.WaitGroup
+}
+
+// NewServer returns a server.
+func NewServer(cfg Config) *Server {
+	cfg.setDefaults()
+	return &Server{cfg: cfg, sessions: make(map[*session]struct{})}
+}
+
+// Serve answers the connections of l until l is closed or Shutdown is called.
+// implicitTLS says that they begin with a TLS handshake (RFC 8314 §3).
+func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || srv.isClosing() {
+				return nil
+			}
+			var temporary net.Error
+			if errors.As(err, &temporary) && temporary.Timeout() {
+				continue
+			}
+			return fmt.Errorf("accept connections on %s: %w", l.Addr(), err)
+		}
+		srv.begin(conn, implicitTLS)
+	}
+}
+
+// begin starts a session, or turns the connection away.
+func (srv *Server) begin(conn net.Conn, implicitTLS bool) {
+	s := newSession(srv, conn, implicitTLS)
+	srv.mu.Lock()
+	full := len(srv.sessions) >= srv.cfg.MaxConnections
+	if !full && !srv.closing {
+		srv.sessions[s] = struct{}{}
+		srv.served.Go(func() {
+			s.serve()
+			srv.mu.Lock()
+			delete(srv.sessions, s)
+			srv.mu.Unlock()
+		})
+		srv.mu.Unlock()
+		return
+	}
+	srv.mu.Unlock()
+	if !implicitTLS {
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the connection is given up either way
+		_, _ = conn.Write([]byte("* BYE [UNAVAILABLE] Too many connections here, try again\r\n"))
+	}
+	_ = conn.Close() // it was never used
+}
+
+func (srv *Server) isClosing() bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.closing
+}
+
+// Sessions is how many connections are served now.
+func (srv *Server) Sessions() int {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return len(srv.sessions)
+}
+
+// Shutdown takes no more connections, ends those that wait with BYE, and waits
+// for running commands to finish. When ctx is done, what is left is cut off.
+func (srv *Server) Shutdown(ctx context.Context) error {
+	srv.mu.Lock()
+	srv.closing = true
+	for s := range srv.sessions {
+		s.alarm.ring(alarmShutdown)
+	}
+	srv.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		srv.served.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	srv.mu.Lock()
+	left := len(srv.sessions)
+	for s := range srv.sessions {
+		s.cut()
+	}
+	srv.mu.Unlock()
+	<-done
+	return fmt.Errorf("shut down: %d connections were cut off: %w", left, ctx.Err())
+}
+
+// claimLater takes the new messages of a view as recent for this server's
+// sessions, so that no other tells of them; nobody waits for it.
+func (srv *Server) claimLater(s *session) {
+	log, mailbox, snap := s.log, s.view.mailbox, s.view.snap
+	srv.served.Go(func() {
+		if _, _, err := mailbox.ClaimRecent(context.Background(), snap); err != nil {
+			log.Debug("recent messages not claimed", zap.Error(err))
+		}
+	})
+}

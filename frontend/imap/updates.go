@@ -1,0 +1,245 @@
+package imap
+
+import (
+	"errors"
+
+	"starling/frontend/imapwire"
+	"starling/frontend/mailstore"
+	"starling/metadata"
+)
+
+// tellNews brings the client up to date with what the node knows of the
+// selected mailbox, as far as is allowed now. Every command ends with it.
+func (s *session) tellNews(which news) {
+	if s.view == nil || which == newsNone {
+		return
+	}
+	if s.view.mailbox.Gone() {
+		// Its number cannot be taken from a client that has it selected (RFC 2180 §3.3).
+		s.bye(imapwire.CodeNonExistent, "The selected mailbox was deleted")
+		return
+	}
+	s.update(s.view.mailbox.Snapshot(), which == newsWhole, nil)
+}
+
+// refresh asks PostgreSQL for the state of the selected mailbox; what is new is
+// told by the update that follows.
+func (s *session) refresh() error {
+	if s.view == nil {
+		return nil
+	}
+	if _, err := s.view.mailbox.Refresh(s.ctx); err != nil && !errors.Is(err, metadata.ErrNoMailbox) {
+		return err
+	}
+	return nil // that it was deleted is told by tellNews
+}
+
+// update moves the view to the snapshot to, and tells the client the difference:
+// wholly, or without renumbering any message; then what is gone becomes a ghost.
+// said, if not nil, leaves out changes of flags that the client knows already.
+func (s *session) update(to *mailstore.Snapshot, whole bool, said func(mailstore.Change) bool) {
+	v := s.view
+	d := mailstore.Diff(v.snap, to)
+	before := v.exists()
+	if whole {
+		s.tellGone(&d)
+		before = v.exists() - uint32(len(d.Gone)) //nolint:gosec // part of exists
+	} else {
+		v.addGhosts(&d)
+	}
+	v.snap = to
+	s.tellKeywords()
+	if v.exists() != before {
+		s.arrived(d.Arrived)
+	}
+	for _, c := range d.Changed {
+		if said != nil && said(c) {
+			continue
+		}
+		if c.Old.Flags == c.New.Flags && !s.has(condStore) {
+			continue // its modseq alone moved
+		}
+		s.tellFlags(c.UID, c.New)
+	}
+}
+
+// tellGone tells of the ghosts and of what d says is gone, and ends the ghosts.
+// The view still has its old snapshot.
+func (s *session) tellGone(d *mailstore.Difference) {
+	v := s.view
+	if len(v.ghosts) == 0 && len(d.Gone) == 0 {
+		return
+	}
+	var gone imapwire.NumSet
+	for _, g := range v.ghosts {
+		gone.Add(g.uid)
+	}
+	for _, g := range d.Gone {
+		gone.Add(g.UID)
+	}
+	if s.has(qResync) {
+		s.enc.Vanished(gone, false)
+	} else {
+		told := uint32(0)
+		for uid := range gone.All() {
+			s.enc.Expunge(v.seq(uid) - told)
+			told++
+		}
+	}
+	v.saved = without(v.saved, gone)
+	v.ghosts = nil
+}
+
+// addGhosts keeps what d says is gone as ghosts.
+func (v *view) addGhosts(d *mailstore.Difference) {
+	if len(d.Gone) == 0 {
+		return
+	}
+	merged := make([]ghost, 0, len(v.ghosts)+len(d.Gone))
+	i := 0
+	for _, g := range d.Gone {
+		for i < len(v.ghosts) && v.ghosts[i].uid < g.UID {
+			merged = append(merged, v.ghosts[i])
+			i++
+		}
+		merged = append(merged, ghost{uid: g.UID, slot: g.Last})
+	}
+	v.ghosts = append(merged, v.ghosts[i:]...)
+}
+
+// without is set less what is gone.
+func without(set, gone imapwire.NumSet) imapwire.NumSet {
+	if set.Empty() {
+		return set
+	}
+	var left imapwire.NumSet
+	for uid := range set.All() {
+		if !gone.Contains(uid) {
+			left.Add(uid)
+		}
+	}
+	return left
+}
+
+// arrived tells how many messages there are, and which session may call the new ones recent.
+func (s *session) arrived(uids []uint32) {
+	v := s.view
+	s.enc.Exists(v.exists())
+	if s.has(rev2) || len(uids) == 0 {
+		return
+	}
+	v.recent.add(uids[0], uids[len(uids)-1])
+	s.enc.Recent(v.recent.count(v))
+	if !v.readOnly {
+		s.server.claimLater(s)
+	}
+}
+
+// tellKeywords says which flags the mailbox has, if there are new ones. It comes
+// before the first FETCH that shows them.
+func (s *session) tellKeywords() {
+	if keywords := s.view.snap.Mailbox().Keywords; s.view.keywords != keywordCount(keywords) {
+		s.tellMailboxFlags()
+	}
+}
+
+// tellMailboxFlags writes FLAGS and PERMANENTFLAGS (RFC 9051 §7.3.5, §7.1).
+func (s *session) tellMailboxFlags() {
+	v := s.view
+	keywords := v.snap.Mailbox().Keywords
+	v.keywords = keywordCount(keywords)
+	flags := append(make([]string, 0, len(keywords)+8), systemFlagNames[:]...)
+	for _, k := range keywords {
+		if k != "" {
+			flags = append(flags, k)
+		}
+	}
+	s.enc.MailboxFlags(flags)
+	permanent := flags
+	switch {
+	case v.readOnly:
+		permanent = nil
+	case v.keywords < metadata.MaxKeywords:
+		permanent = append(permanent, imapwire.FlagWildcard)
+	}
+	s.enc.Status("", imapwire.OK, imapwire.CodePermanentFlags(permanent), "Flags that can be stored")
+}
+
+func keywordCount(keywords []string) int {
+	n := 0
+	for _, k := range keywords {
+		if k != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// tellFlags writes an unsolicited FETCH of a message's flags (RFC 9051 §7.5.2),
+// which has its UID, and its MODSEQ for those who know of it (RFC 7162 §3.2.4).
+func (s *session) tellFlags(uid uint32, slot metadata.Slot) {
+	s.enc.FetchBegin(s.view.seq(uid)).FetchUID(uid)
+	s.writeFlags(uid, slot)
+	s.writeModSeq(slot)
+	s.enc.FetchEnd()
+}
+
+// writeModSeq appends MODSEQ to a FETCH if the client knows of it.
+func (s *session) writeModSeq(slot metadata.Slot) {
+	if s.has(condStore) {
+		s.enc.FetchModSeq(uint64(slot.ModSeq)) //nolint:gosec // not negative
+		s.told = true
+	}
+}
+
+// systemFlagNames are the names of the bits of metadata.SystemFlags, in their order.
+var systemFlagNames = [...]string{
+	imapwire.FlagSeen, imapwire.FlagAnswered, imapwire.FlagFlagged, imapwire.FlagDeleted, imapwire.FlagDraft,
+}
+
+// writeFlags appends the item FLAGS to a FETCH.
+func (s *session) writeFlags(uid uint32, slot metadata.Slot) {
+	e := s.enc
+	e.Item("FLAGS").Open()
+	for i, name := range systemFlagNames {
+		if slot.Flags&(1<<i) != 0 {
+			e.Item(name)
+		}
+	}
+	if slot.Flags&metadata.AllKeywords != 0 {
+		keywords := s.view.snap.Mailbox().Keywords
+		for i := range slot.Flags.Keywords {
+			if i < len(keywords) && keywords[i] != "" {
+				e.Item(keywords[i])
+			}
+		}
+	}
+	if len(s.view.recent.ranges) > 0 && s.view.recent.contains(uid) {
+		e.Item(imapwire.FlagRecent)
+	}
+	e.Close()
+}
+
+// tellHighest adds to a tagged OK the modseq up to which a client with QRESYNC
+// knows everything, when the command told it of modseqs while expunges are held
+// back: the least of those, less one (RFC 7162 §3.2). Where the OK has a code
+// already, it goes into an untagged OK.
+func (s *session) tellHighest(code imapwire.Code) imapwire.Code {
+	told := s.told
+	s.told = false
+	if !told || s.view == nil || !s.has(qResync) || len(s.view.ghosts) == 0 {
+		return code
+	}
+	lowest := s.view.snap.Mailbox().ModSeq
+	for _, g := range s.view.ghosts {
+		if slot := s.view.snap.Slot(g.uid); slot.ModSeq > 0 {
+			lowest = min(lowest, slot.ModSeq-1)
+		}
+	}
+	highest := imapwire.CodeHighestModSeq(uint64(max(lowest, 1))) //nolint:gosec // positive
+	if code == "" {
+		return highest
+	}
+	s.enc.Status("", imapwire.OK, highest, "Changes up to here were told")
+	return code
+}
