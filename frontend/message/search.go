@@ -22,14 +22,14 @@ func SearchText(ra io.ReaderAt, s *Summary, needles [][]byte, withHeader bool) (
 		}
 		p := &s.Parts[i]
 		if i > 0 || withHeader {
-			if err := searchHeader(io.NewSectionReader(ra, p.HeaderStart, p.BodyStart-p.HeaderStart), m); err != nil {
+			if err := searchHeader(io.NewSectionReader(ra, p.HeaderStart, p.BodyStart-p.HeaderStart), bufferSize(p.BodyStart-p.HeaderStart), m); err != nil {
 				return nil, fmt.Errorf("search header of part %d: %w", i, err)
 			}
 		}
 		if !p.IsText() || p.Children > 0 {
 			continue
 		}
-		if err := copyUntilDone(m, p.TextReader(ra)); err != nil {
+		if err := copyUntilDone(m, p.TextReader(ra), bufferSize(p.Size())); err != nil {
 			return nil, fmt.Errorf("search part %d: %w", i, err)
 		}
 		m.Break()
@@ -40,7 +40,7 @@ func SearchText(ra io.ReaderAt, s *Summary, needles [][]byte, withHeader bool) (
 // TextReader returns a reader of the part's body in UTF-8: decoded from its transfer encoding and its charset. What is not
 // known of them, or not valid, stays as it is.
 func (p *Part) TextReader(ra io.ReaderAt) io.Reader {
-	raw := bufio.NewReaderSize(io.NewSectionReader(ra, p.BodyStart, p.Size()), searchChunk)
+	raw := bufio.NewReaderSize(io.NewSectionReader(ra, p.BodyStart, p.Size()), bufferSize(p.Size()))
 	r, err := Decode(raw, string(p.Encoding))
 	if err != nil {
 		return raw
@@ -50,8 +50,11 @@ func (p *Part) TextReader(ra io.ReaderAt) io.Reader {
 
 const searchChunk = 32 << 10
 
-func copyUntilDone(m *Matcher, r io.Reader) error {
-	buf := make([]byte, searchChunk)
+// bufferSize returns the size of a buffer for n octets: small for what is small, and large enough to see its end.
+func bufferSize(n int64) int { return int(min(searchChunk, n+1)) }
+
+func copyUntilDone(m *Matcher, r io.Reader, size int) error {
+	buf := make([]byte, size)
 	for !m.Done() {
 		n, err := r.Read(buf)
 		m.Feed(buf[:n])
@@ -66,8 +69,8 @@ func copyUntilDone(m *Matcher, r io.Reader) error {
 }
 
 // searchHeader gives the fields of a header to m, unfolded and decoded. A field longer than the buffer is given in pieces.
-func searchHeader(r io.Reader, m *Matcher) error {
-	buf := make([]byte, 0, searchChunk)
+func searchHeader(r io.Reader, size int, m *Matcher) error {
+	buf := make([]byte, 0, size)
 	var text []byte
 	for !m.Done() {
 		n, err := io.ReadFull(r, buf[len(buf):cap(buf)])

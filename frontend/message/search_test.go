@@ -167,7 +167,7 @@ func TestSearchLongHeader(t *testing.T) {
 	header := strings.Repeat("X-Filler: "+strings.Repeat("y", 997)+"\r\n", 100) + "X-Long: " + strings.Repeat("z", 3*searchChunk) + "end\r\nX-Last: needle\r\n\there\r\n\r\n"
 	for _, wrap := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.HalfReader} {
 		m := NewMatcher([][]byte{[]byte("needle\there"), []byte("x-last: n"), []byte("y\r\nX")})
-		if err := searchHeader(wrap(strings.NewReader(header)), m); err != nil {
+		if err := searchHeader(wrap(strings.NewReader(header)), searchChunk, m); err != nil {
 			t.Fatal(err)
 		}
 		if got := m.Found(); !got[0] || !got[1] || got[2] {
