@@ -351,6 +351,15 @@ func TestServerThatIsAwayIsUnavailable(t *testing.T) {
 			if !errors.Is(err, blobstore.ErrUnavailable) {
 				t.Errorf("%s, %s: %v, want ErrUnavailable", name, method, err)
 			}
+			if name == "break" && method == "GET" {
+				// net/http itself sends a GET again if a connection that had served before breaks without an answer.
+				n.mu.Lock()
+				if got := len(n.seen); got < c.attempts || got > 2*c.attempts {
+					t.Errorf("%d requests, want %d to %d", got, c.attempts, 2*c.attempts)
+				}
+				n.mu.Unlock()
+				continue
+			}
 			n.want(t, slices.Repeat([]string{method}, c.attempts)...)
 		}
 	}
