@@ -6,7 +6,7 @@ import (
 )
 
 // Fields yields the fields of a header in their order: the name in its own spelling, and the
-// value unfolded, encoded words still encoded. header may have its empty line.
+// value unfolded, encoded words still encoded, valid until the next. header may have its empty line.
 func Fields(header []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
 		var mem arena
