@@ -213,8 +213,9 @@ func (f *fetch) tellChanged() {
 // fail notes that the current message could not be answered, or not wholly. The
 // others are; the command ends with the first failure.
 func (f *fetch) fail(err error) {
-	where := []zap.Field{
-		zap.Int64("mailbox", int64(f.s.view.mailbox.ID())), zap.Uint32("uid", f.m.uid), zap.Error(err),
+	log := func(message string) {
+		id := int64(f.s.view.mailbox.ID())
+		f.s.log.Error(message, zap.Int64("mailbox", id), zap.Uint32("uid", f.m.uid), zap.Error(err))
 	}
 	var status *StatusError
 	switch {
@@ -223,10 +224,10 @@ func (f *fetch) fail(err error) {
 		err = nof(imapwire.CodeUnknownCTE, "A part has an encoding that is not known here")
 	case errors.Is(err, mailstore.ErrExpunged), errors.Is(err, blobstore.ErrUnavailable), errors.Is(err, context.Canceled):
 	case errors.Is(err, blobstore.ErrNotFound), errors.Is(err, blobstore.ErrCorrupt), errors.Is(err, blobstore.ErrRange):
-		f.s.log.Error("message is missing or damaged", where...)
+		log("message is missing or damaged")
 		err = nof(imapwire.CodeCorruption, "Some of the messages are damaged, the others are sent")
 	default:
-		f.s.log.Error("message not fetched", where...)
+		log("message not fetched")
 		err = nof(imapwire.CodeServerBug, "Some of the messages cannot be sent, noted in the server's log")
 	}
 	if f.failure == nil {

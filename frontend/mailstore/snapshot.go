@@ -20,6 +20,12 @@ type Snapshot struct {
 	starts []int32           // starts[i]: live messages before chunks[i]; one more entry for the end
 }
 
+// NewSnapshot returns the snapshot that a mailbox's row and chunks make. The chunks
+// rise by number; neither they nor row's slices may be changed afterwards.
+func NewSnapshot(row metadata.Mailbox, chunks []*metadata.Chunk) *Snapshot {
+	return newSnapshot(row, chunks)
+}
+
 func newSnapshot(row metadata.Mailbox, chunks []*metadata.Chunk) *Snapshot {
 	s := &Snapshot{row: row, chunks: chunks, starts: make([]int32, len(chunks)+1)}
 	live := int32(0)

@@ -1,0 +1,337 @@
+package imap
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"starling/blobstore"
+)
+
+// nested has a part of each kind: text, base64, quoted-printable, an unknown encoding and a message.
+const nested = `From: Ann <ann@example.org>
+To: "Bob B." <bob@example.org>, team: cy@example.org, dee@example.org;
+Subject: All kinds
+Date: Mon, 7 Feb 1994 21:52:25 -0800
+Message-ID: <1@example.org>
+X-Custom: one
+ two
+Content-Type: multipart/mixed; boundary=xx
+
+preamble
+--xx
+
+plain
+--xx
+Content-Type: application/octet-stream; name="a b"
+Content-Transfer-Encoding: base64
+Content-Disposition: attachment; filename=a
+
+AAECAwQF
+Bgc=
+--xx
+Content-Type: text/html; charset=utf-8
+Content-Transfer-Encoding: Quoted-Printable
+
+a=3Db=
+c
+--xx
+Content-Type: application/x; charset=utf-8
+Content-Transfer-Encoding: x-own
+
+?
+--xx
+Content-Type: message/rfc822
+
+Subject: inner
+From: in@example.org
+
+inside
+--xx--
+`
+
+func TestFetchItems(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	c.put("INBOX", `(\Flagged kw) "07-Feb-1994 21:52:25 -0800"`, nested)
+	size := strings.Count(nested, "\n") + len(nested)
+	c.ok("SELECT INBOX")
+	envelope := `ENVELOPE ("Mon, 7 Feb 1994 21:52:25 -0800" "All kinds" (("Ann" NIL "ann" "example.org")) ` +
+		`(("Ann" NIL "ann" "example.org")) (("Ann" NIL "ann" "example.org")) ` +
+		`(("Bob B." NIL "bob" "example.org")(NIL NIL "team" NIL)(NIL NIL "cy" "example.org")(NIL NIL "dee" "example.org")(NIL NIL NIL NIL)) ` +
+		`NIL NIL NIL "<1@example.org>")`
+	inner := `(NIL "inner" ((NIL NIL "in" "example.org")) ((NIL NIL "in" "example.org")) ((NIL NIL "in" "example.org")) NIL NIL NIL NIL NIL)`
+	body := `BODY (("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 5 0)` +
+		`("application" "octet-stream" ("name" "a b") NIL NIL "base64" 14)` +
+		`("text" "html" ("charset" "utf-8") NIL NIL "Quoted-Printable" 9 1)` +
+		`("application" "x" ("charset" "utf-8") NIL NIL "x-own" 1)` +
+		`("message" "rfc822" NIL NIL NIL "7bit" 46 ` + inner + ` ("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 6 0) 3) "mixed")`
+	dates := fmt.Sprintf(`INTERNALDATE " 8-Feb-1994 05:52:25 +0000" RFC822.SIZE %d`, size)
+	flags := `FLAGS (\Flagged kw \Recent)`
+	c.want("FETCH 1 FAST", "* 1 FETCH ("+flags+" "+dates+")", "OK …")
+	c.want("FETCH 1 ALL", "* 1 FETCH ("+flags+" "+dates+" "+envelope+")", "OK …")
+	c.want("FETCH 1 FULL", "* 1 FETCH ("+flags+" "+dates+" "+envelope+" "+body+")", "OK …")
+	c.want("UID FETCH 1 (BODYSTRUCTURE UID)", `* 1 FETCH (UID 1 BODYSTRUCTURE (("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 5 0 NIL NIL NIL NIL)`+
+		`("application" "octet-stream" ("name" "a b") NIL NIL "base64" 14 NIL ("attachment" ("filename" "a")) NIL NIL)…`, "OK …")
+	c.want("FETCH 1 (FLAGS UID FLAGS)", "* 1 FETCH ("+flags+" UID 1)", "OK …")
+	c.want("FETCH 1 (EMAILID THREADID SAVEDATE)", "* 1 FETCH (EMAILID (M…", "OK …")
+	c.want("FETCH 2 FLAGS", "BAD …")
+	c.want("UID FETCH 2:3 FLAGS", "OK …")
+}
+
+// TestFetchStaysAwayFromBodies shows that what the row answers is not read from the object.
+func TestFetchStaysAwayFromBodies(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	c.put("INBOX", "", nested)
+	c.ok("SELECT INBOX")
+	n.blobs.lose(t)
+	c.ok("FETCH 1 (ENVELOPE BODY BODYSTRUCTURE INTERNALDATE RFC822.SIZE EMAILID THREADID SAVEDATE)")
+	c.want("FETCH 1 (BODY.PEEK[HEADER.FIELDS (subject FROM)] BODY.PEEK[HEADER.FIELDS (Subject)]<9.4> BODY[7])",
+		"* 1 FETCH (BODY[HEADER.FIELDS (subject FROM)] {51}", "From: Ann <ann@example.org>", "Subject: All kinds", "",
+		` BODY[HEADER.FIELDS (Subject)]<9> {4}`, `All  BODY[7] NIL FLAGS (\Seen \Recent))`, "OK …")
+	if gets := n.blobs.gets.Load(); gets != 0 {
+		t.Errorf("%d objects were read", gets)
+	}
+	c.want("UID FETCH 1 (FLAGS BODY[])", "NO [CORRUPTION] …")
+	c.want("FETCH 1 BODY.PEEK[HEADER.FIELDS (X-Custom)]", "NO [CORRUPTION] …")
+}
+
+func TestFetchSections(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	text := strings.ReplaceAll(nested, "\n", "\r\n")
+	header, rest, _ := strings.Cut(text, "\r\n\r\n")
+	c.put("INBOX", `(\Seen)`, nested)
+	c.ok("EXAMINE INBOX")
+	inner := "Subject: inner\r\nFrom: in@example.org\r\n\r\n"
+	for _, x := range []struct{ item, name, value string }{
+		{"BODY[]", "", text},
+		{"RFC822", "", text},
+		{"RFC822.HEADER", "", header + "\r\n\r\n"},
+		{"RFC822.TEXT", "", rest},
+		{"BODY[HEADER]", "", header + "\r\n\r\n"},
+		{"BODY[TEXT]", "", rest},
+		{"BODY.PEEK[TEXT]<0.8>", "BODY[TEXT]<0>", "preamble"},
+		{"BODY[]<4.3>", "BODY[]<4>", text[4:7]},
+		{fmt.Sprintf("BODY[]<%d.100>", len(text)-3), fmt.Sprintf("BODY[]<%d>", len(text)-3), text[len(text)-3:]},
+		{fmt.Sprintf("BODY[]<%d.100>", len(text)), fmt.Sprintf("BODY[]<%d>", len(text)), ""},
+		{"BODY[]<9223372036854775807.9223372036854775807>", "BODY[]<9223372036854775807>", ""},
+		{"BODY[1]<9223372036854775806.1>", "BODY[1]<9223372036854775806>", ""},
+		{"BODY[]<1.9223372036854775807>", "BODY[]<1>", text[1:]},
+		{"BODY[1]", "", "plain"},
+		{"BODY[1.MIME]", "", "\r\n"},
+		{"BODY[2]", "", "AAECAwQF\r\nBgc="},
+		{"BODY[2.MIME]<14.12>", "BODY[2.MIME]<14>", "application/"},
+		{"BODY[5]", "", inner + "inside"},
+		{"BODY[5.HEADER]", "", inner},
+		{"BODY[5.TEXT]", "", "inside"},
+		{"BODY[5.1]", "", "inside"},
+		{"BODY[5.HEADER.FIELDS (FROM)]", "", "From: in@example.org\r\n\r\n"},
+		{"BODY[5.HEADER.FIELDS.NOT (FROM)]<0.9>", "BODY[5.HEADER.FIELDS.NOT (FROM)]<0>", "Subject: "},
+		{"BODY[HEADER.FIELDS (X-CUSTOM)]", "", "X-Custom: one\r\n two\r\n\r\n"},
+		{"BODY[HEADER.FIELDS (X-None)]", "", "\r\n"},
+		{"BODY[HEADER.FIELDS.NOT (from to date message-id X-custom Content-Type)]", "", "Subject: All kinds\r\n\r\n"},
+		{"BINARY[1]", "", "plain"},
+		{"BINARY[2]", "", "~\x00\x01\x02\x03\x04\x05\x06\x07"},
+		{"BINARY.PEEK[2]<1.3>", "BINARY[2]<1>", "\x01\x02\x03"},
+		{"BINARY[2]<8.3>", "BINARY[2]<8>", ""},
+		{"BINARY[3]", "", "a=bc"},
+		{"BINARY[5]", "", inner + "inside"},
+		{"BINARY[]<0.5>", "BINARY[]<0>", "From:"},
+	} {
+		name := x.name
+		if name == "" {
+			name = x.item
+		}
+		literal := fmt.Sprintf(`{%d}`+"\r\n", len(x.value)) + x.value
+		if value, ok := strings.CutPrefix(x.value, "~"); ok {
+			literal = fmt.Sprintf("~{%d}\r\n%s", len(value), value)
+		}
+		if x.value == "" {
+			literal = `""`
+		}
+		want := "* 1 FETCH (" + name + " " + literal + ")"
+		if got := strings.Join(c.ok("FETCH 1 %s", x.item), "\r\n"); got != want {
+			t.Errorf("%s\n got  %q\n want %q", x.item, got, want)
+		}
+	}
+	for _, absent := range []string{"BODY[6]", "BODY[1.1]", "BODY[1.TEXT]", "BODY[4294967295]", "BODY[5.2]", "BINARY[6]"} {
+		c.want("FETCH 1 "+absent, "* 1 FETCH ("+absent+" NIL)", "OK …")
+	}
+	c.want("FETCH 1 (BINARY.SIZE[1] BINARY.SIZE[2] BINARY.SIZE[3] BINARY.SIZE[6])",
+		"* 1 FETCH (BINARY.SIZE[1] 5 BINARY.SIZE[2] 8 BINARY.SIZE[3] 4 BINARY.SIZE[6] 0)", "OK …")
+	c.want("FETCH 1 BINARY[4]", "NO [UNKNOWN-CTE] …")
+	c.want("UID FETCH 1 (BINARY.SIZE[4] RFC822.SIZE)", fmt.Sprintf("* 1 FETCH (UID 1 RFC822.SIZE %d)", len(text)), "NO [UNKNOWN-CTE] …")
+}
+
+func TestFetchSetsSeen(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c, other := n.connect(t, rev2), n.connect(t, condStore|rev2)
+	for range 4 {
+		c.put("INBOX", "", "Subject: x\n\nbody\n")
+	}
+	c.ok("EXAMINE INBOX")
+	c.want("FETCH 1 BODY[TEXT]", "* 1 FETCH (BODY[TEXT] {6}", "body", ")", "OK …")
+	c.ok("SELECT INBOX")
+	other.ok("SELECT INBOX")
+	c.want("FETCH 1 (BODY.PEEK[TEXT] RFC822.HEADER)", "* 1 FETCH (BODY[TEXT] {6}", "body", " RFC822.HEADER {14}", "Subject: x", "", ")", "OK …")
+	c.want("FETCH 1:2 BODY[TEXT]",
+		"* 1 FETCH (BODY[TEXT] {6}", "body", ` FLAGS (\Seen))`, "* 2 FETCH (BODY[TEXT] {6}", "body", ` FLAGS (\Seen))`, "OK …")
+	c.want("FETCH 2 BODY[TEXT]", "* 2 FETCH (BODY[TEXT] {6}", "body", ")", "OK …")
+	other.want("NOOP", `* 1 FETCH (UID 1 FLAGS (\Seen) MODSEQ (6))`, `* 2 FETCH (UID 2 FLAGS (\Seen) MODSEQ (6))`, "OK …")
+	other.want("UID FETCH 3 (FLAGS BINARY[1])", `* 3 FETCH (UID 3 FLAGS (\Seen) BINARY[1] {6}`, "body", ` MODSEQ (7))`, "OK …")
+	other.want("UID FETCH 4 (RFC822.TEXT)", `* 4 FETCH (UID 4 RFC822.TEXT {6}`, "body", ` FLAGS (\Seen) MODSEQ (8))`, "OK …")
+	c.want("NOOP", `* 3 FETCH (UID 3 FLAGS (\Seen))`, `* 4 FETCH (UID 4 FLAGS (\Seen))`, "OK …")
+}
+
+// brokenBlobs is an object store that cannot be reached from some time on.
+type brokenBlobs struct {
+	blobstore.Store
+	left atomic.Int64 // reads that still succeed
+}
+
+func (b *brokenBlobs) Get(ctx context.Context, key blobstore.Key, offset, length int64) (io.ReadCloser, error) {
+	if b.left.Add(-1) < 0 {
+		return nil, blobstore.ErrUnavailable
+	}
+	return b.Store.Get(ctx, key, offset, length)
+}
+
+func TestFetchWithoutBlobs(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	broken := &brokenBlobs{Store: n.blobs.Store}
+	n.blobs.Store = broken
+	c := n.connect(t)
+	for range 3 {
+		c.put("INBOX", "", "Subject: x\n\nbody\n")
+	}
+	c.ok("SELECT INBOX")
+	c.want("FETCH 1:3 BODY[TEXT]", "NO [UNAVAILABLE] …")
+	c.want("FETCH 1:3 (FLAGS BODY.PEEK[HEADER.FIELDS (Subject)])",
+		`* 1 FETCH (FLAGS (\Recent) BODY[HEADER.FIELDS (Subject)] {14}`, "Subject: x", "", ")",
+		`* 2 FETCH (FLAGS (\Recent) BODY[HEADER.FIELDS (Subject)] {14}`, "Subject: x", "", ")",
+		`* 3 FETCH (FLAGS (\Recent) BODY[HEADER.FIELDS (Subject)] {14}`, "Subject: x", "", ")", "OK …")
+	broken.left.Store(1)
+	lines := c.do("FETCH 1:3 BODY[TEXT]")
+	if len(lines) != 4 || !strings.HasSuffix(lines[0], "FETCH (BODY[TEXT] {6}") || lines[2] != ` FLAGS (\Seen \Recent))` ||
+		!strings.HasPrefix(lines[3], "NO [UNAVAILABLE]") {
+		t.Errorf("one of three messages: %q", lines)
+	}
+	if seen := c.ok("SEARCH SEEN"); len(strings.Fields(seen[0])) != 3 {
+		t.Errorf("seen are %q, want one", seen)
+	}
+}
+
+func TestFetchManyBodies(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	const messages = 30
+	for i := range messages {
+		c.put("INBOX", "", fmt.Sprintf("Subject: %d\n\nbody %d\n", i, i))
+	}
+	c.ok("SELECT INBOX")
+	lines := c.ok("UID FETCH 1:* (BODY.PEEK[TEXT])")
+	for i := range messages {
+		if want := fmt.Sprintf("body %d", i); lines[3*i+1] != want {
+			t.Fatalf("message %d: %q", i, lines[3*i:3*i+3])
+		}
+	}
+	if gets := n.blobs.gets.Load(); gets != messages {
+		t.Errorf("%d reads for %d messages", gets, messages)
+	}
+}
+
+// TestFetchInSlices shows that a large message that is read in slices is not fetched anew for each.
+func TestFetchInSlices(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	var b strings.Builder
+	b.WriteString("Subject: large\n\n")
+	for i := range 100_000 {
+		fmt.Fprintf(&b, "line %d of %x\n", i, uint32(i)*2654435761)
+	}
+	c.put("INBOX", "", b.String())
+	text := strings.ReplaceAll(b.String(), "\n", "\r\n")
+	c.ok("SELECT INBOX")
+	const slice = 50_000
+	commands := 0
+	for off := 0; off < len(text); off += slice {
+		want := text[off:min(len(text), off+slice)]
+		got := strings.Join(c.ok("UID FETCH 1 BODY.PEEK[]<%d.%d>", off, slice), "\r\n")
+		if want = fmt.Sprintf("* 1 FETCH (UID 1 BODY[]<%d> {%d}\r\n%s)", off, len(want), want); got != want {
+			t.Fatalf("slice from %d is wrong", off)
+		}
+		commands++
+	}
+	if gets := n.blobs.gets.Load(); gets > int64(commands)/3 {
+		t.Errorf("%d reads for %d slices", gets, commands)
+	}
+	n.blobs.gets.Store(0)
+	got := strings.Join(c.ok("UID FETCH 1 BODY.PEEK[]"), "\r\n")
+	if want := fmt.Sprintf("* 1 FETCH (UID 1 BODY[] {%d}\r\n%s)", len(text), text); got != want {
+		t.Error("the whole message is wrong")
+	}
+	if gets := n.blobs.gets.Load(); gets > 1 {
+		t.Errorf("%d reads for the whole message", gets)
+	}
+}
+
+func TestFetchChangedSince(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c, other := n.connect(t, qResync|rev2), n.connect(t, rev2)
+	for range 5 {
+		c.put("INBOX", "", "Subject: x\n\nbody\n") // modseqs 2 to 6
+	}
+	c.ok("SELECT INBOX")
+	other.ok("SELECT INBOX")
+	other.ok(`STORE 2 +FLAGS.SILENT (\Flagged)`)
+	other.ok(`STORE 1,5 +FLAGS.SILENT (\Deleted)`)
+	other.ok("EXPUNGE")
+	c.ok("NOOP")
+	c.want("FETCH 1:* FLAGS (CHANGEDSINCE 5 VANISHED)", "BAD …")
+	c.want("UID FETCH 1:* FLAGS (VANISHED)", "BAD …")
+	other.want("UID FETCH 1:* FLAGS (CHANGEDSINCE 5 VANISHED)", "BAD …")
+	c.want("UID FETCH 1:* (FLAGS) (CHANGEDSINCE 6 VANISHED)",
+		"* VANISHED (EARLIER) 1,5", `* 1 FETCH (UID 2 FLAGS (\Flagged) MODSEQ (…`, "OK …")
+	c.want("UID FETCH 2:4 (FLAGS) (CHANGEDSINCE 6 VANISHED)", `* 1 FETCH (UID 2 FLAGS (\Flagged) MODSEQ (…`, "OK …")
+	other.want("UID FETCH 1:* (FLAGS) (CHANGEDSINCE 100)", "OK …")
+	other.want("FETCH 2 MODSEQ", "* 2 FETCH (MODSEQ (…", "OK …")
+	if changed := other.ok("STORE 3 FLAGS ()"); len(changed) != 1 || !strings.Contains(changed[0], "MODSEQ") {
+		t.Errorf("after FETCH MODSEQ a STORE tells %q", changed)
+	}
+}
+
+// TestFetchGhost shows that a message which another session expunged can be fetched until its
+// expunge is told (RFC 2180 §4.1.2).
+func TestFetchGhost(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c, other := n.connect(t), n.connect(t)
+	for i := range 3 {
+		c.put("INBOX", "", fmt.Sprintf("Subject: %d\n\nbody\n", i))
+	}
+	c.ok("SELECT INBOX")
+	other.ok("SELECT INBOX")
+	other.ok(`STORE 2 +FLAGS.SILENT (\Deleted)`)
+	other.ok("EXPUNGE")
+	for range 2 { // the first still from the snapshot, the second as a ghost
+		c.want("FETCH 2:3 (UID BODY.PEEK[HEADER.FIELDS (Subject)])",
+			"* 2 FETCH (UID 2 BODY[HEADER.FIELDS (Subject)] {14}", "Subject: 1", "", ")",
+			"* 3 FETCH (UID 3 BODY[HEADER.FIELDS (Subject)] {14}", "Subject: 2", "", ")", "OK …")
+	}
+	c.want("FETCH 2:3 BODY[TEXT]", "* 2 FETCH (BODY[TEXT] {6}", "body", ")",
+		"* 3 FETCH (BODY[TEXT] {6}", "body", ` FLAGS (\Seen \Recent))`, "OK …")
+	c.want("NOOP", "* 2 EXPUNGE", "OK …")
+}
