@@ -133,7 +133,7 @@ func (c *Change) unchanged() bool {
 // plain says that nothing changes but flags.
 func (p *plan) plain() bool {
 	ch := p.changes[0]
-	return len(ch.Insert) == 0 && ch.Expunged == 0 && len(p.Copies) == 0 && len(p.Deliveries) == 0 && p.Charge == Quota{}
+	return ch.Name == "" && len(ch.Insert) == 0 && ch.Expunged == 0 && len(p.Copies) == 0 && len(p.Deliveries) == 0 && p.Charge == Quota{}
 }
 
 // committed is the result, in the order of the caller's changes.

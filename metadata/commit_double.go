@@ -13,7 +13,7 @@ with l as materialized (
       from mailbox w
       where w.account_id = $1::bigint and w.id = c.id
         and w.modseq = c.modseq and w.stamp = c.stamp and w.epoch = $5::bigint and w.epoch = epoch()
-        and not w.dropped and (c.name = '' or w.name = c.name)
+        and w.dropped is not true and (c.name = '' or w.name = c.name)
       limit 1
       for update) w),
 ok as materialized (
@@ -55,7 +55,7 @@ m1 as (
     deleted_bytes = m.deleted_bytes + ($9::bigint[])[5],
     keywords = coalesce($42::text[], m.keywords)
   from go
-  where m.account_id = $1::bigint and m.id = ($2::bigint[])[1]),
+  where m.account_id = $1::bigint and m.id = ($2::bigint[])[1] and m.modseq <> ($6::bigint[])[1]),
 m2 as (
   update mailbox m
   set modseq = ($6::bigint[])[2],
@@ -68,7 +68,7 @@ m2 as (
     deleted_bytes = m.deleted_bytes + ($9::bigint[])[10],
     keywords = coalesce($43::text[], m.keywords)
   from go
-  where m.account_id = $1::bigint and m.id = ($2::bigint[])[2]),
+  where m.account_id = $1::bigint and m.id = ($2::bigint[])[2] and m.modseq <> ($6::bigint[])[2]),
 f as (
   insert into flags (account_id, mailbox_id, chunk, slots, max_modseq)
   select $1::bigint, u.mailbox_id, u.chunk, u.slots, u.modseq
@@ -149,11 +149,11 @@ select
     when not exists (
       select 1
       from mailbox w
-      where w.account_id = $1::bigint and w.id = ($2::bigint[])[1] and not w.dropped)
+      where w.account_id = $1::bigint and w.id = ($2::bigint[])[1] and w.dropped is not true)
       or not exists (
       select 1
       from mailbox w
-      where w.account_id = $1::bigint and w.id = ($2::bigint[])[2] and not w.dropped) then 'mailbox'
+      where w.account_id = $1::bigint and w.id = ($2::bigint[])[2] and w.dropped is not true) then 'mailbox'
     when not exists (
       select 1
       from mailbox w

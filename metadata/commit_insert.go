@@ -95,7 +95,7 @@ with m as (
     keywords = coalesce($14::text[], keywords)
   where account_id = $1::bigint and id = $2::bigint
     and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = epoch()
-    and not dropped
+    and dropped is not true
     and ($36::text = '' or name = $36::text)
     and ($17::timestamptz is null or clock_timestamp() < $17::timestamptz)
     and not exists (

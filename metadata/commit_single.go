@@ -17,7 +17,7 @@ with m as (
     keywords = coalesce($42::text[], m.keywords)
   where m.account_id = $1::bigint and m.id = ($2::bigint[])[1]
     and m.modseq = ($3::bigint[])[1] and m.stamp = ($4::bigint[])[1] and m.epoch = $5::bigint and m.epoch = epoch()
-    and not m.dropped and ($43::text = '' or m.name = $43::text)
+    and m.dropped is not true and ($43::text = '' or m.name = $43::text)
     and ($10::timestamptz is null or clock_timestamp() < $10::timestamptz)
     and not exists (
       select 1
@@ -122,7 +122,7 @@ select
     when not exists (
       select 1
       from mailbox w
-      where w.account_id = $1::bigint and w.id = ($2::bigint[])[1] and not w.dropped) then 'mailbox'
+      where w.account_id = $1::bigint and w.id = ($2::bigint[])[1] and w.dropped is not true) then 'mailbox'
     when not exists (
       select 1
       from mailbox w

@@ -27,7 +27,7 @@ with m as (
     keywords = coalesce($14::text[], keywords)
   where account_id = $1::bigint and id = $2::bigint
     and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = epoch()
-    and not dropped
+    and dropped is not true
   returning id),
 f as (
   insert into flags (account_id, mailbox_id, chunk, slots, max_modseq)

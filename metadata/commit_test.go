@@ -2,6 +2,7 @@ package metadata_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -103,6 +104,9 @@ func TestCopyAndMove(t *testing.T) {
 
 		c := n.transferring(to, false, 2, 3, 5)
 		do(t, db, n, c)
+		if got := load(t, db, n.box); got.box.Version != n.box.Version {
+			t.Errorf("a COPY took its source from %+v to %+v", n.box.Version, got.box.Version)
+		}
 		n, to = load(t, db, n.box), load(t, db, to.box)
 		sound(t, db, to)
 		if to.box.Messages != 3 || n.box.Messages != 10 {
@@ -405,5 +409,41 @@ func TestMessageRanges(t *testing.T) {
 		}
 		stop := metadata.ErrNotFound
 		wantErr(t, db.Messages(t.Context(), n.box.Account, n.box.ID, ranges, 0, func(*metadata.Message) error { return stop }), stop)
+	})
+}
+
+// A commit that names its mailbox does nothing when another node has renamed it.
+func TestRenamedMeanwhile(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *metadata.DB) {
+		n := inboxOf(t, db)
+		n = do(t, db, n, n.appending(2))
+		to := create(t, db, n, "Archive")
+		commits := func(name string) []*metadata.Commit {
+			all := []*metadata.Commit{to.appending(1), to.storing(0, 1), n.transferring(to, true, 1), n.transferring(to, false, 1)}
+			replace := to.appending(1)
+			replace.Changes[0].Expunged = 1
+			all = append(all, replace)
+			for _, c := range all {
+				c.Changes[len(c.Changes)-1].Name = name
+			}
+			return all
+		}
+		_, err := db.RenameMailbox(t.Context(), n.box.Account, "Archive", "Old")
+		check(t, err)
+		for i, c := range commits("Archive") {
+			if _, err := db.Commit(t.Context(), c); !errors.Is(err, metadata.ErrConflict) {
+				t.Errorf("commit %d: %v, want a conflict", i, err)
+			}
+		}
+		if got := load(t, db, to.box); got.box.Version != to.box.Version || len(got.chunks) != 0 {
+			t.Errorf("changed to %+v", got.box)
+		}
+		check(t, errOf(db.Commit(t.Context(), commits("Old")[2])))
+		sound(t, db, load(t, db, to.box))
+		for _, ch := range [][]metadata.Change{nil, {{Mailbox: 1, Seen: n.box.Version, ModSeq: n.box.ModSeq}}, {{}, {}, {}}} {
+			if _, err := db.Commit(t.Context(), n.commit(ch...)); err == nil {
+				t.Errorf("a commit of %d changes of nothing succeeded", len(ch))
+			}
+		}
 	})
 }

@@ -41,6 +41,8 @@
 // tenants, domains and addresses apart). There are no sequences and no state
 // of the session, so a pooler in transaction mode may stand between. Never
 // join flags or message to unnest in an UPDATE or a SELECT: the plan may read
-// the whole mailbox. Locks are taken in the order mailboxes by id, quota,
+// the whole mailbox. Where a mailbox is found by its id, say "dropped is not
+// true": with "not dropped" the planner may take the index on names, and read
+// all mailboxes of the account. Locks are taken in the order mailboxes by id, quota,
 // shares of objects, threads; account rows before mailboxes.
 package metadata

@@ -35,8 +35,12 @@ func (db *DB) settle(ctx context.Context, p *plan, a answer) (Committed, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, db.config.ResolveTimeout)
 	defer cancel()
+	resent := false
 	for range maxResends {
 		v, at, err := db.resolve(ctx, p)
+		if v == untouched && resent && !a.doubt && a.outcome == outcomeConflict {
+			v = overtaken // not there, but renamed, or the source of a copy has changed
+		}
 		switch v {
 		case happened:
 			return p.committed(at), nil
@@ -45,7 +49,7 @@ func (db *DB) settle(ctx context.Context, p *plan, a answer) (Committed, error) 
 		case repeated:
 			return Committed{}, fmt.Errorf("commit: %w", ErrDelivered)
 		case untouched:
-			a = db.send(ctx, p)
+			a, resent = db.send(ctx, p), true
 			if !a.doubt && !a.unsent && a.outcome != outcomeConflict {
 				return p.result(a)
 			}
@@ -127,10 +131,14 @@ for update`,
 		}
 		rows[ch.Mailbox] = r
 	}
-	asSeen := 0
+	changed, asSeen := 0, 0
 	for i, ch := range p.changes {
+		if ch.unchanged() {
+			continue // it says nothing: it is as it was, with the commit and without
+		}
+		changed++
 		r := rows[ch.Mailbox]
-		if r.Stamp == p.stamps[i] && !ch.unchanged() {
+		if r.Stamp == p.stamps[i] {
 			return happened, now, nil
 		}
 		if r.Version == ch.Seen && !r.dropped {
@@ -140,13 +148,13 @@ for update`,
 			asSeen++
 		}
 	}
-	if asSeen == len(p.changes) {
+	switch asSeen {
+	case 0:
+		return db.evidence(ctx, tx, p, rows, now)
+	case changed:
 		return untouched, now, nil
 	}
-	if asSeen > 0 {
-		return overtaken, now, nil
-	}
-	return db.evidence(ctx, tx, p, rows, now)
+	return overtaken, now, nil
 }
 
 // lockedRow is a mailbox row under its lock.

@@ -299,6 +299,64 @@ func TestCommitInDoubt(t *testing.T) {
 
 func list[T any](all ...T) []T { return all }
 
+// A COPY leaves its source as it was, so that says nothing of whether it happened.
+func TestCopyInDoubt(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		lost, rename bool // the question, not the answer; the target is renamed meanwhile
+		other        func(n *node) *metadata.Commit
+		want         error
+		copied       int
+	}{
+		"answer lost":                   {copied: 1},
+		"answer lost, target changed":   {other: appendOf(1), copied: 1},
+		"question lost":                 {lost: true, copied: 1},
+		"question lost, target changed": {lost: true, other: appendOf(1), want: metadata.ErrConflict},
+		"question lost, target renamed": {lost: true, rename: true, want: metadata.ErrConflict},
+		"answer lost, target renamed":   {rename: true, copied: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDoubting(t)
+			source, target := d.n, create(t, d.through, d.n, "Archive")
+			then := func() {
+				d.n = target
+				if test.other != nil {
+					d.other(test.other)
+				}
+				if test.rename {
+					if _, err := d.direct.RenameMailbox(t.Context(), target.box.Account, "Archive", "Old"); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if test.lost {
+				d.loseQuestion(then)
+			} else {
+				d.loseAnswer(then)
+			}
+			c := source.transferring(target, false, 3)
+			c.Changes[1].Name = "Archive"
+			_, err := d.through.Commit(t.Context(), c)
+			if !errors.Is(err, test.want) || test.want == nil && err != nil {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			after := load(t, d.direct, target.box)
+			sound(t, d.direct, after)
+			object := messages(t, d.direct, source.box)[3].Object
+			copied := 0
+			for _, m := range messages(t, d.direct, after.box) {
+				if m.Object == object {
+					copied++
+				}
+			}
+			if copied != test.copied {
+				t.Errorf("copied %d times, want %d", copied, test.copied)
+			}
+		})
+	}
+}
+
 // The first sending arrives when the second has succeeded: it must change nothing.
 func TestLateSending(t *testing.T) {
 	t.Parallel()

@@ -125,7 +125,7 @@ set jumps = jumps || modseq,
   uidnext = least(((uidnext + 131072 + 127) >> 7) << 7, 4294967295),
   epoch = epoch(),
   stamp = $3::bigint
-where account_id = $1::bigint and id = $2::bigint and epoch <> epoch() and not dropped
+where account_id = $1::bigint and id = $2::bigint and epoch <> epoch() and dropped is not true
 returning epoch`,
 		[]any{account, id, random63()}, &epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -238,7 +238,7 @@ func (db *DB) ClaimRecent(ctx context.Context, account AccountID, id MailboxID, 
 with o as materialized (
   select recent
   from mailbox
-  where account_id = $1::bigint and id = $2::bigint and recent < $3::bigint and not dropped
+  where account_id = $1::bigint and id = $2::bigint and recent < $3::bigint and dropped is not true
   for update)
 update mailbox m
 set recent = $3::bigint

@@ -181,6 +181,9 @@ func (n *node) expunging(uids ...uint32) *metadata.Commit {
 // transferring copies or moves messages from n to another mailbox.
 func (n *node) transferring(to *node, move bool, uids ...uint32) *metadata.Commit {
 	source, target := n.begin(), to.begin()
+	if !move {
+		source.ch.ModSeq = source.ch.Seen.ModSeq // it must only be as it was
+	}
 	var copies []metadata.Copy
 	for _, uid := range uids {
 		flags := n.slot(uid).Flags

@@ -34,7 +34,13 @@ func TestPlans(t *testing.T) {
 	n := inboxOf(t, db, func(a *metadata.NewAccount) { a.Limits = metadata.Quota{Messages: 1 << 40} })
 	n = do(t, db, n, n.appending(3))
 	to := create(t, db, n, "Archive")
+	t.Run("nearly empty", func(t *testing.T) { plans(t, db, n, to) })
 	fill(t, db, n)
+	t.Run("full", func(t *testing.T) { plans(t, db, n, to) })
+}
+
+func plans(t *testing.T, db *metadata.DB, n, to *node) {
+	t.Helper()
 	replace := n.appending(1)
 	replace.Changes[0].Expunged = 1
 	for name, test := range map[string]struct {
@@ -48,6 +54,7 @@ func TestPlans(t *testing.T) {
 		"replace": {commit: replace, keys: byKey},
 		"within":  {commit: n.within(true, 1), keys: byKey},
 		"move":    {commit: n.transferring(to, true, 1), keys: byKey},
+		"copy":    {commit: n.transferring(to, false, 1), keys: byKey},
 		"load":    {sql: metadata.LoadSQL, keys: map[string]string{"mailbox": "(id =", "flags": "(mailbox_id ="}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -173,6 +173,9 @@ func (r *race) record(c *metadata.Commit, done metadata.Committed) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, ch := range c.Changes {
+		if ch.ModSeq == ch.Seen.ModSeq {
+			continue // the source of a copy
+		}
 		e := effect{
 			seen: ch.Seen, after: done.Version(c, i), uidnext: ch.UIDNext, delta: ch.Delta,
 			inserts: int64(len(ch.Insert)), slots: map[uint32]metadata.Slot{},

@@ -13,8 +13,10 @@ insert into cluster (schema, oldest_reader, write_format) values (1, 1, 1);
 
 -- The epoch of the database: the timeline, which every promotion raises, and the generation.
 -- +goose StatementBegin
-create function epoch() returns bigint language sql stable as $$
-  select (('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint << 24) | generation from cluster
+create function epoch() returns bigint language plpgsql stable as $$
+begin
+  return (select (('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint << 24) | generation from cluster);
+end
 $$;
 -- +goose StatementEnd
 
