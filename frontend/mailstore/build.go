@@ -19,11 +19,11 @@ var ErrUIDLimit = errors.New("mailbox has no UIDs left")
 // lastUID is the greatest UID that is given out: UIDNEXT must still fit 32 bits.
 const lastUID = 4_294_967_294
 
-// needSizes says that a change has to know the sizes of messages that the node
+// sizesError says that a change has to know the sizes of messages that the node
 // does not hold yet. Whoever applies the change reads them and applies it again.
-type needSizes struct{ chunks []int32 }
+type sizesError struct{ chunks []int32 }
 
-func (n *needSizes) Error() string {
+func (n *sizesError) Error() string {
 	return fmt.Sprintf("sizes of %d chunks are not known", len(n.chunks))
 }
 
@@ -37,7 +37,6 @@ type build struct {
 
 	insert     []metadata.Message
 	deliveries []metadata.Delivery
-	charge     metadata.Quota
 	expunged   int64
 	keywords   bool // row.Keywords is a copy of our own
 	named      bool // the mailbox was meant by its name, which the commit checks
@@ -119,7 +118,7 @@ func (b *build) count(uid uint32, s metadata.Slot, by int64) {
 	b.row.Counters = b.row.Counters.Add(c)
 }
 
-// need returns a *needSizes if the size of any of uids, which rise, is not known.
+// need returns a *sizesError if the size of any of uids, which rise, is not known.
 func (b *build) need(uids []uint32) error {
 	var missing []int32
 	for _, uid := range uids {
@@ -132,7 +131,7 @@ func (b *build) need(uids []uint32) error {
 		}
 	}
 	if missing != nil {
-		return &needSizes{chunks: missing}
+		return &sizesError{chunks: missing}
 	}
 	return nil
 }

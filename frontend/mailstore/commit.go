@@ -14,7 +14,7 @@ import (
 // snapshot; only what the last time left in it counts.
 type operation interface {
 	// apply makes the change on b. An error is the operation's answer and must
-	// leave b as it was; a *needSizes asks for another try.
+	// leave b as it was; a *sizesError asks for another try.
 	apply(b *build) error
 	// settle is told of the outcome before the session that asked goes on.
 	settle(after *Snapshot, err error)
@@ -176,14 +176,13 @@ func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, erro
 func (b *box) build(ctx context.Context, base *Snapshot, group *[]*pending) (*build, error) {
 	for {
 		built := newBuild(b, base)
-		var missing *needSizes
+		var missing *sizesError
 		left := (*group)[:0]
 		for _, p := range *group {
 			built.begin()
 			err := p.apply(built)
 			if errors.As(err, &missing) {
 				left = append(left, p)
-				err = nil
 				continue
 			}
 			if err != nil {

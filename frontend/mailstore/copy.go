@@ -193,7 +193,7 @@ func (t *transfer) tryLocked(ctx context.Context, boxes []*box, bases []*Snapsho
 func (t *transfer) buildSized(ctx context.Context, boxes []*box, bases []*Snapshot) ([]*build, error) {
 	for {
 		builds, err := t.build(boxes, bases)
-		var missing *needSizes
+		var missing *sizesError
 		if !errors.As(err, &missing) {
 			return builds, err
 		}

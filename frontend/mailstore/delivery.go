@@ -38,15 +38,12 @@ func (s *Store) Recipient(ctx context.Context, address string) (account *Account
 // name, if there is one, else INBOX.
 func (a *Account) DetailMailbox(ctx context.Context, detail string) (string, error) {
 	name := CleanName(detail)
-	if CheckName(name) != nil {
+	err := CheckName(name)
+	if err == nil {
+		_, err = a.Mailbox(ctx, name)
+	}
+	if errors.Is(err, ErrName) || errors.Is(err, metadata.ErrNoMailbox) {
 		return Inbox, nil
 	}
-	_, err := a.Mailbox(ctx, name)
-	switch {
-	case errors.Is(err, metadata.ErrNoMailbox):
-		return Inbox, nil
-	case err != nil:
-		return "", err
-	}
-	return name, nil
+	return name, err
 }

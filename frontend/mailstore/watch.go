@@ -20,10 +20,10 @@ const sweepBatch = 1000
 func (s *Store) follow(ctx context.Context) error {
 	for {
 		news, err := s.sub.Next(ctx)
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, events.ErrClosed) {
-				return nil
-			}
+		switch {
+		case ctx.Err() != nil || errors.Is(err, events.ErrClosed):
+			return nil
+		case err != nil:
 			return fmt.Errorf("follow changes: %w", err)
 		}
 		s.deaf.Store(!news.Connected)
