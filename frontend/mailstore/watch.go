@@ -20,10 +20,10 @@ const sweepBatch = 1000
 func (s *Store) follow(ctx context.Context) error {
 	for {
 		news, err := s.sub.Next(ctx)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, events.ErrClosed):
-			return nil
-		case err != nil:
+		if ctx.Err() != nil || errors.Is(err, events.ErrClosed) {
+			break
+		}
+		if err != nil {
 			return fmt.Errorf("follow changes: %w", err)
 		}
 		s.deaf.Store(!news.Connected)
@@ -35,6 +35,7 @@ func (s *Store) follow(ctx context.Context) error {
 			s.work.Go(func() { s.sweepShards(shards) })
 		}
 	}
+	return nil
 }
 
 func (s *Store) heard(e events.Event) {
