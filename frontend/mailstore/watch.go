@@ -20,11 +20,8 @@ const sweepBatch = 1000
 func (s *Store) follow(ctx context.Context) error {
 	for {
 		news, err := s.sub.Next(ctx)
-		if ctx.Err() != nil || errors.Is(err, events.ErrClosed) {
-			break
-		}
 		if err != nil {
-			return fmt.Errorf("follow changes: %w", err)
+			return unlessStopped(ctx, err)
 		}
 		s.deaf.Store(!news.Connected)
 		for _, e := range news.Events {
@@ -35,7 +32,14 @@ func (s *Store) follow(ctx context.Context) error {
 			s.work.Go(func() { s.sweepShards(shards) })
 		}
 	}
-	return nil
+}
+
+// unlessStopped is the error with which following ended, nil if it was to end.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, events.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("follow changes: %w", err)
 }
 
 func (s *Store) heard(e events.Event) {
