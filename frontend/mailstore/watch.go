@@ -36,10 +36,10 @@ func (s *Store) follow(ctx context.Context) error {
 
 // unlessStopped is the error with which following ended, nil if it was to end.
 func unlessStopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, events.ErrClosed) {
-		return nil
+	if ctx.Err() == nil && !errors.Is(err, events.ErrClosed) {
+		return fmt.Errorf("follow changes: %w", err)
 	}
-	return fmt.Errorf("follow changes: %w", err)
+	return nil
 }
 
 func (s *Store) heard(e events.Event) {
