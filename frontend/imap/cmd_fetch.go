@@ -210,6 +210,9 @@ func (f *fetch) tellChanged() {
 	m.changed = false
 }
 
+// errCut ends a command whose connection is being cut off.
+var errCut = nof(imapwire.CodeUnavailable, "The connection ends")
+
 // fail notes that the current message could not be answered, or not wholly. The
 // others are; the command ends with the first failure.
 func (f *fetch) fail(err error) {
@@ -222,7 +225,9 @@ func (f *fetch) fail(err error) {
 	case errors.As(err, &status):
 	case errors.Is(err, mail.ErrUnknownEncoding):
 		err = nof(imapwire.CodeUnknownCTE, "A part has an encoding that is not known here")
-	case errors.Is(err, mailstore.ErrExpunged), errors.Is(err, blobstore.ErrUnavailable), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled):
+		err = errCut
+	case errors.Is(err, mailstore.ErrExpunged), errors.Is(err, blobstore.ErrUnavailable):
 	case errors.Is(err, blobstore.ErrNotFound), errors.Is(err, blobstore.ErrCorrupt), errors.Is(err, blobstore.ErrRange):
 		log("message is missing or damaged")
 		err = nof(imapwire.CodeCorruption, "Some of the messages are damaged, the others are sent")

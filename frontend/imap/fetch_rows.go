@@ -35,8 +35,11 @@ type fetchRow struct {
 func (f *fetch) fromRows(ctx context.Context, uids []metadata.UIDRange) {
 	for len(uids) > 0 && f.s.enc.Err() == nil {
 		rest, err := f.load(ctx, uids)
+		if ctx.Err() != nil {
+			err = errCut
+		}
 		if err != nil {
-			f.failure = fmt.Errorf("fetch: %w", err)
+			f.failure = fmt.Errorf("read rows: %w", err)
 			return
 		}
 		if len(f.rows) > 0 {

@@ -2,13 +2,16 @@ package imap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"starling/blobstore"
+	"starling/frontend/imapwire"
 )
 
 // nested has a part of each kind: text, base64, quoted-printable, an unknown encoding and a message.
@@ -334,4 +337,104 @@ func TestFetchGhost(t *testing.T) {
 	c.want("FETCH 2:3 BODY[TEXT]", "* 2 FETCH (BODY[TEXT] {6}", "body", ")",
 		"* 3 FETCH (BODY[TEXT] {6}", "body", ` FLAGS (\Seen \Recent))`, "OK …")
 	c.want("NOOP", "* 2 EXPUNGE", "OK …")
+}
+
+// gatedBlobs lets reads go on once so many are under way, and counts how many were at most.
+type gatedBlobs struct {
+	blobstore.Store
+	open  chan struct{} // closed once enough have come
+	need  int64
+	now   atomic.Int64
+	most  atomic.Int64
+	total atomic.Int64
+}
+
+func (b *gatedBlobs) Get(ctx context.Context, key blobstore.Key, offset, length int64) (io.ReadCloser, error) {
+	now := b.now.Add(1)
+	defer b.now.Add(-1)
+	for most := b.most.Load(); now > most && !b.most.CompareAndSwap(most, now); {
+		most = b.most.Load()
+	}
+	if b.total.Add(1) == b.need {
+		close(b.open)
+	}
+	select {
+	case <-b.open:
+		return b.Store.Get(ctx, key, offset, length)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// TestFetchRunsAhead shows that bodies are fetched in parallel, and how many at most.
+func TestFetchRunsAhead(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	gate := &gatedBlobs{Store: n.blobs.Store, open: make(chan struct{}), need: aheadObjects}
+	n.blobs.Store = gate
+	c := n.connect(t)
+	const messages = 3 * aheadObjects
+	for i := range messages {
+		c.put("INBOX", "", fmt.Sprintf("Subject: %d\n\nbody %d\n", i, i))
+	}
+	c.ok("SELECT INBOX")
+	lines := c.ok("FETCH 1:* BODY.PEEK[TEXT]") // none would come if the first waited for nobody
+	if len(lines) != 3*messages || lines[3*messages-2] != fmt.Sprintf("body %d", messages-1) {
+		t.Errorf("%d lines, at the end %q", len(lines), lines[len(lines)-3:])
+	}
+	if most := gate.most.Load(); most != aheadObjects {
+		t.Errorf("%d reads at the same time, want %d", most, aheadObjects)
+	}
+}
+
+// TestFetchCutOff shows that a session that is cut off while bodies are fetched leaves nothing running.
+func TestFetchCutOff(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	gate := &gatedBlobs{Store: n.blobs.Store, open: make(chan struct{}), need: 1000} // never opens
+	n.blobs.Store = gate
+	c := n.connect(t)
+	for range 20 {
+		c.put("INBOX", "", "Subject: x\n\nbody\n")
+	}
+	account := n.store.Account(n.account, func() {})
+	defer account.Close()
+	box, err := account.Open(t.Context(), "INBOX", func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &session{enc: imapwire.NewEncoder(io.Discard), view: &view{mailbox: box, snap: box.Snapshot()}}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := fetchArgs(t, bySeq, "1:* BODY.PEEK[]").run(ctx, s)
+		ended <- err
+	}()
+	for gate.now.Load() < aheadObjects {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, errCut) {
+		t.Errorf("ended with %v", err)
+	}
+	if now := gate.now.Load(); now != 0 {
+		t.Errorf("%d reads still run", now)
+	}
+}
+
+// TestFetchFromADeletedMailbox shows that messages are served where their flags cannot be stored.
+func TestFetchFromADeletedMailbox(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c, other := n.connect(t), n.connect(t)
+	c.ok("CREATE A")
+	c.put("A", "", "Subject: x\n\nbody\n")
+	c.ok("SELECT A")
+	other.ok("DELETE A")
+	lines := c.tail("FETCH 1 BODY[TEXT]")
+	want := []string{"* 1 FETCH (BODY[TEXT] {6}", "body", ")", "* BYE [NONEXISTENT] The selected mailbox was deleted"}
+	if fmt.Sprint(lines) != fmt.Sprint(want) {
+		t.Errorf("got %q, want %q", lines, want)
+	}
 }

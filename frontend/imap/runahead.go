@@ -186,18 +186,19 @@ func (m *fetched) first() (off int64, ok bool) {
 	return 0, false
 }
 
-// retries is how often the rest of a literal is asked for again. What was
-// announced must be sent, or the connection ends.
+// retries is how often in a row the rest of a literal is asked for again in vain.
+// What was announced must be sent, or the connection ends.
 const retries = 2
 
-// copyRange has read write to w, and when the store fails after some bytes, the rest.
+// copyRange has a body write to w, and when the store fails after some bytes, the rest.
 func copyRange(ctx context.Context, b body, w *literalWriter, off, n int64) error {
 	err := b.ReadRange(ctx, w, off, n)
-	for range retries {
-		if err == nil || w.written == 0 || !errors.Is(err, blobstore.ErrUnavailable) || ctx.Err() != nil {
-			break
+	for left := retries; left > 0 && w.written > 0 && errors.Is(err, blobstore.ErrUnavailable) && ctx.Err() == nil; left-- {
+		before := w.written
+		err = b.ReadRange(ctx, w, off+before, n-before)
+		if w.written > before {
+			left = retries + 1
 		}
-		err = b.ReadRange(ctx, w, off+w.written, n-w.written)
 	}
 	return err
 }
