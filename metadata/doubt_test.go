@@ -418,9 +418,9 @@ func TestDoubtWaitsForTheLock(t *testing.T) {
 	check(t, err)
 	d.arm(func(sent []byte, p *wirePair) { // the statement waits for the lock, and the client is gone
 		_, err := p.server.Write(sent)
-		d.waiters(1)
+		d.waiters("%update mailbox%")
 		_ = p.client.Close()
-		d.waiters(2) // now the one that looks waits too
+		d.waiters("%for update") // the one that looks waits too
 		released <- errors.Join(err, tx.Rollback(d.t.Context()))
 	})
 	c := d.n.appending(1)
@@ -434,19 +434,23 @@ func TestDoubtWaitsForTheLock(t *testing.T) {
 	}
 }
 
-// waiters waits until as many wait for a lock in this database.
-func (d *doubting) waiters(want int) {
-	for {
-		var n int
+// waiters waits until a statement like that waits for a lock in this database.
+func (d *doubting) waiters(like string) {
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		var waits bool
 		err := d.direct.Pool().QueryRow(d.t.Context(), `
-select count(*)
-from pg_stat_activity
-where wait_event_type = 'Lock' and datname = current_database()`).Scan(&n)
+select exists (
+  select 1
+  from pg_stat_activity
+  where wait_event_type = 'Lock' and datname = current_database() and query like $1::text)`, like).Scan(&waits)
+		if err == nil && !waits && time.Now().After(deadline) {
+			err = fmt.Errorf("nothing like %q waits for a lock", like)
+		}
 		if err != nil {
 			d.t.Error(err)
 			return
 		}
-		if n >= want {
+		if waits {
 			return
 		}
 	}
