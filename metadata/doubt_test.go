@@ -27,7 +27,9 @@ type wire struct {
 	mu    sync.Mutex
 	armed func(sent []byte, p *wirePair)
 	down  bool
-	pairs []*wirePair
+	// refused counts the connections that came while it was down.
+	refused atomic.Int64
+	pairs   []*wirePair
 }
 
 // wirePair is a connection through the wire. Once muted, the client gets
@@ -79,6 +81,7 @@ func (w *wire) serve() {
 		w.mu.Lock()
 		server, err := w.dial()
 		if err != nil || w.down {
+			w.refused.Add(1)
 			_ = client.Close()
 			w.mu.Unlock()
 			continue

@@ -20,6 +20,10 @@ end
 $$;
 -- +goose StatementEnd
 
+-- A database that is made here has no mail yet, so that all is well with it. After
+-- a restore or a failover the epoch is another, until an operator accepts it.
+update cluster set accepted = epoch();
+
 -- Ends a statement, of which something came up short, with an error of ours.
 -- +goose StatementBegin
 create function refuse(why text) returns text language plpgsql volatile as $$
@@ -55,10 +59,13 @@ create table account (
   listseq          bigint not null default 1,
   next_mailbox     bigint not null default 1,
   last_uidvalidity bigint not null default 0,
-  created          timestamptz not null default now()
+  created          timestamptz not null default now(),
+  scanned          timestamptz not null default now(),  -- when the collector last looked for orphans
+  emptied          timestamptz                          -- being deleted: since when no object is found
 ) with (fillfactor = 70);
 create index account_domain on account (domain, name);
 create index account_deleting on account (account_id) where state = 3;
+create index account_scanned on account (scanned);
 
 create table address (
   address    text collate "C" primary key,
@@ -143,7 +150,8 @@ create table message (
 alter table message alter summary set storage main;
 alter table message alter extent set storage main;
 
--- How many rows name an object, if COPY made it more than one.
+-- How many messages own an object, if COPY made it more than one; 0: nobody
+-- does any more, and it is doomed. What has no row here has one owner.
 create table blob_share (
   account_id bigint not null,
   object     uuid not null,
@@ -187,7 +195,7 @@ create table expunged (
   modseq     bigint not null,
   primary key (account_id, mailbox_id, day)
 );
-create index expunged_day on expunged (day);
+create index expunged_due on expunged (day, account_id, mailbox_id);
 
 -- Objects that no row names any more, to be deleted after a delay.
 create table doomed (

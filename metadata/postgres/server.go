@@ -189,7 +189,9 @@ func launch(c Config, install Installation, who user) (*Server, error) {
 	go func() {
 		defer close(s.done)
 		s.err = s.command.Wait()
-		if c.Disposable { // the shell may not be allowed to remove more than what is in it
+		// The shell may have been killed, or may only remove what is in the directories.
+		s.err = errors.Join(s.err, os.RemoveAll(sockets))
+		if c.Disposable {
 			s.err = errors.Join(s.err, os.RemoveAll(c.Dir))
 		}
 	}()

@@ -1,0 +1,153 @@
+package metadata_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"starling/metadata"
+	"starling/metadata/metadatatest"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// emptyDSN leads to a database without a schema.
+func emptyDSN(t *testing.T) string {
+	t.Helper()
+	dsn := metadatatest.DSN(t)
+	config, err := pgx.ParseConfig(dsn)
+	check(t, err)
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	check(t, err)
+	defer conn.Close(t.Context())
+	_, err = conn.Exec(t.Context(), "drop schema public cascade; create schema public")
+	check(t, err)
+	return dsn
+}
+
+func TestMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	dsn := emptyDSN(t)
+	_, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
+	if err == nil || !strings.Contains(err.Error(), "starling migrate") {
+		t.Fatalf("without a schema: %v, want to be told to migrate", err)
+	}
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			if err := metadata.Migrate(t.Context(), dsn); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn, QueryMode: "exec"})
+	check(t, err)
+	defer db.Close()
+	settings := pairs[string, string](t, db, `
+select name, setting
+from pg_settings
+where name in ('plan_cache_mode', 'lock_timeout', 'statement_timeout')`)
+	if settings["plan_cache_mode"] != "force_generic_plan" || settings["lock_timeout"] != "3000" || settings["statement_timeout"] != "15000" {
+		t.Errorf("the role has the settings %v", settings)
+	}
+	inboxOf(t, db)
+}
+
+func TestOpenRefusesSchemas(t *testing.T) {
+	t.Parallel()
+	dsn := metadatatest.DSN(t)
+	db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
+	check(t, err)
+	defer db.Close()
+	for sql, want := range map[string]string{
+		"update cluster set schema = 0":                    "starling migrate",
+		"update cluster set schema = 9, oldest_reader = 9": "newer release",
+	} {
+		_, err := db.Pool().Exec(t.Context(), sql)
+		check(t, err)
+		if _, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", sql, err, want)
+		}
+	}
+	_, err = db.Pool().Exec(t.Context(), "update cluster set schema = 9, oldest_reader = 1")
+	check(t, err)
+	later, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn}) // a later one that this release can still work with
+	check(t, err)
+	later.Close()
+}
+
+// Work in the background leaves connections to commands.
+func TestBackground(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.Open(t, func(c *metadata.Config) {
+		c.MaxConns, c.CommandConns, c.AcquireTimeout = 3, 1, 50*time.Millisecond
+	})
+	n := inboxOf(t, db)
+	n = do(t, db, n, n.appending(1))
+	back := db.Background()
+	var busy sync.WaitGroup
+	reading, end := make(chan struct{}), make(chan struct{})
+	for range 2 {
+		busy.Go(func() {
+			err := back.Messages(t.Context(), n.box.Account, n.box.ID, []metadata.UIDRange{{First: 1, Last: 1}}, 0, func(*metadata.Message) error {
+				reading <- struct{}{}
+				<-end
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-reading
+	}
+	_, err := back.List(t.Context(), n.box.Account)
+	wantErr(t, err, metadata.ErrUnavailable)
+	check(t, errOf(db.List(t.Context(), n.box.Account)))
+	close(end)
+	busy.Wait()
+	check(t, errOf(back.List(t.Context(), n.box.Account)))
+	if s := db.Stats(); s.RoundTrips != back.Stats().RoundTrips || s.Conns == 0 || s.Conns > 3 {
+		t.Errorf("stats are %+v", s)
+	}
+}
+
+// A server that refuses is not stormed.
+func TestDialsArePaced(t *testing.T) {
+	t.Parallel()
+	w, through, _ := newWire(t, func(c *metadata.Config) {
+		c.MinBackoff, c.MaxBackoff, c.AcquireTimeout = 50*time.Millisecond, 100*time.Millisecond, 400*time.Millisecond
+	})
+	w.setDown(true)
+	w.cut()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := through.Ping(t.Context()); !errors.Is(err, metadata.ErrUnavailable) {
+				t.Errorf("got %v, want to hear that it is unavailable", err)
+			}
+		})
+	}
+	all.Wait()
+	if dials := w.refused.Load(); dials == 0 || dials > 40 {
+		t.Errorf("%d dials in less than a second", dials)
+	}
+	w.setDown(false)
+	check(t, through.Ping(t.Context()))
+}
+
+func TestOpenUnreachable(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	addr := listener.Addr().String()
+	check(t, listener.Close())
+	_, err = metadata.Open(t.Context(), metadata.Config{
+		DSN: "postgres://nobody@" + addr + "/" + strings.ToLower(rand.Text()), AcquireTimeout: 100 * time.Millisecond,
+	})
+	wantErr(t, err, metadata.ErrUnavailable)
+}
