@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -70,9 +71,9 @@ func (c enableCmd) run(_ context.Context, s *session) (imapwire.Code, error) {
 	var done []string
 	for _, name := range c.names {
 		for _, row := range capabilities {
-			if row.name == name && row.enables != 0 && s.enabled&row.enables == 0 {
+			if strings.EqualFold(row.name, name) && row.enables != 0 && s.enabled&row.enables == 0 {
 				s.enable(row.enables)
-				done = append(done, name)
+				done = append(done, row.name)
 			}
 		}
 	}

@@ -38,7 +38,8 @@ func (idleCmd) run(_ context.Context, s *session) (imapwire.Code, error) {
 			s.bye(imapwire.CodeUnavailable, "Nothing was heard for too long")
 			return "", nil
 		case err != nil:
-			return "", err
+			s.lost(err)
+			return "", nil
 		default:
 			return "", s.dec.Done()
 		}

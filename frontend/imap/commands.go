@@ -3,6 +3,7 @@ package imap
 import (
 	"context"
 	"errors"
+	"io"
 
 	"go.uber.org/zap"
 
@@ -33,7 +34,7 @@ type spec struct {
 	// parse reads the arguments from after the name, and the end of the line.
 	parse func(d *imapwire.Decoder) (command, error)
 	// reads marks a command that reads on from the client while it runs: the
-	// dispatcher leaves the end of the line to it.
+	// dispatcher skips what it left unread.
 	reads bool
 }
 
@@ -47,7 +48,7 @@ var commands = map[string]spec{
 
 	// Not authenticated: RFC 9051 §6.2.
 	"STARTTLS":     {notAuthenticated, newsNone, bare(startTLSCmd{}), false},
-	"AUTHENTICATE": {notAuthenticated, newsNone, parseAuthenticate, false},
+	"AUTHENTICATE": {notAuthenticated, newsNone, parseAuthenticate, true},
 	"LOGIN":        {notAuthenticated, newsNone, parseLogin, false},
 
 	// Authenticated: RFC 9051 §6.3.
@@ -64,7 +65,7 @@ var commands = map[string]spec{
 	"NAMESPACE":   {loggedIn, newsWhole, bare(namespaceCmd{}), false},
 	"STATUS":      {loggedIn, newsWhole, parseStatus, false},
 	"APPEND":      {loggedIn, newsWhole, parseAppend, true},
-	"IDLE":        {loggedIn, newsWhole, bare(idleCmd{}), false},
+	"IDLE":        {loggedIn, newsWhole, bare(idleCmd{}), true},
 
 	// Selected: RFC 9051 §6.4.
 	"CHECK":       {selected, newsWhole, bare(noopCmd{}), false},
@@ -110,7 +111,10 @@ func (s *session) runCommand() bool {
 	}
 	code, err := cmd.run(s.ctx, s)
 	if row.reads {
-		if skip := s.dec.Discard(); skip != nil {
+		if skip := s.backInStep(); skip != nil {
+			if errors.Is(skip, imapwire.ErrSkipLimit) {
+				s.answer(tag, name, code, err)
+			}
 			return s.outOfStep(skip)
 		}
 	}
@@ -177,6 +181,27 @@ func (s *session) refuse(err error) bool {
 		}
 	}
 	return true
+}
+
+// backInStep skips what a command left unread of what it asked the client for. An
+// error says that the connection cannot go on.
+func (s *session) backInStep() error {
+	if err := s.dec.Discard(); err != nil {
+		return err
+	}
+	var syntax *imapwire.SyntaxError
+	if err := s.dec.Err(); err != nil && !errors.As(err, &syntax) {
+		return err // nobody is there to be answered
+	}
+	return nil
+}
+
+// lost ends a session whose client is gone.
+func (s *session) lost(err error) {
+	if !errors.Is(err, io.EOF) {
+		s.log.Debug("connection lost", zap.String("command", s.command), zap.Error(err))
+	}
+	s.over = true
 }
 
 // outOfStep ends a connection on which the next command cannot be found. It returns false.
