@@ -111,7 +111,7 @@ func (s *Snapshot) after(l metadata.Load) *Snapshot {
 	if s == nil || l.Whole {
 		return newSnapshot(l.Mailbox, l.Chunks)
 	}
-	if len(l.Chunks) == 0 && s.row.Version == l.Mailbox.Version && s.row.Name == l.Mailbox.Name {
+	if len(l.Chunks) == 0 && s.row.Version == l.Mailbox.Version && s.row.Name == l.Mailbox.Name && s.row.Recent == l.Mailbox.Recent {
 		return s
 	}
 	return s.with(l.Mailbox, l.Chunks)
@@ -141,7 +141,8 @@ func (s *Snapshot) replaces(old *Snapshot) bool {
 	case a.ModSeq != b.ModSeq:
 		return a.ModSeq > b.ModSeq
 	default:
-		return a.Stamp != b.Stamp || s.row.Name != old.row.Name
+		// The name and the mark of \Recent change without a commit.
+		return a.Stamp != b.Stamp || s.row.Name != old.row.Name || s.row.Recent > old.row.Recent
 	}
 }
 
