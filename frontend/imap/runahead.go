@@ -19,6 +19,8 @@ const (
 	aheadObjects = 8         // messages that are made ready at the same time
 	aheadBytes   = 2 << 20   // octets of those together; one alone may be larger
 	aheadWhole   = 384 << 10 // octets of a message up to which the first read fetches all of it
+	aheadPart    = 64 << 10  // octets of a part of a larger message that its Body holds once they were read
+	aheadCost    = 256 << 10 // octets that it holds then
 )
 
 // body is a message's bytes, as codec.Body has them.
@@ -65,11 +67,12 @@ func (a *runAhead) fill(ctx context.Context) {
 		a.ring[a.begun%aheadObjects] = m
 		a.begun++
 		a.bytes += m.cost
-		if off, ok := m.first(); ok && m.cost > 0 {
+		if m.cost > 0 {
+			p := m.first()
 			m.ready = make(chan struct{})
 			a.fetching.Go(func() {
 				defer close(m.ready)
-				m.err = m.body.ReadRange(ctx, io.Discard, off, 1)
+				m.err = m.body.ReadRange(ctx, io.Discard, p.off, min(p.n, aheadPart))
 			})
 		}
 	}
@@ -155,11 +158,18 @@ func (f *fetch) prepare(row *fetchRow) *fetched {
 		}
 		m.pieces = append(m.pieces, p)
 	}
-	if _, ok := m.first(); ok && !resumed {
-		m.body, m.err = f.open(&row.row)
+	p := m.first()
+	if p == nil || resumed {
+		return m
 	}
-	if m.body != nil && !resumed && m.body.Size() <= aheadWhole {
-		m.cost = m.body.Size()
+	if m.body, m.err = f.open(&row.row); m.err != nil {
+		return m
+	}
+	switch size := m.body.Size(); {
+	case size <= aheadWhole:
+		m.cost = size
+	case p.n <= aheadPart:
+		m.cost = aheadCost
 	}
 	return m
 }
@@ -176,14 +186,14 @@ func (f *fetch) open(row *metadata.Message) (body, error) {
 	return b, nil
 }
 
-// first is where the first bytes lie that are read of the body.
-func (m *fetched) first() (off int64, ok bool) {
+// first is the first piece that is read of the body; nil if none is.
+func (m *fetched) first() *piece {
 	for i := range m.pieces {
 		if p := &m.pieces[i]; p.reads() {
-			return p.off, true
+			return p
 		}
 	}
-	return 0, false
+	return nil
 }
 
 // retries is how often in a row the rest of a literal is asked for again in vain.
