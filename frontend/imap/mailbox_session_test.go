@@ -89,3 +89,19 @@ func TestStatus(t *testing.T) {
 	c.want(`LIST "" P* RETURN (STATUS (MESSAGES))`, `* LIST () "/" P/Q`, "* STATUS P/Q (MESSAGES 0)", "OK …")
 	c.want(`LIST "" P% RETURN (STATUS (MESSAGES))`, `* LIST (\NonExistent) "/" P`, "OK …")
 }
+
+// A mailbox that is renamed while it is selected stays selected (RFC 9051 §6.3.6), and STATUS of
+// its new name is of the selected mailbox.
+func TestRenameOfTheSelectedMailbox(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c, other := n.connect(t), n.connect(t)
+	c.ok("CREATE A")
+	c.ok("SELECT A")
+	other.want("RENAME A B", "OK …")
+	c.want("STATUS B (MESSAGES)", "* STATUS B (MESSAGES 0)", "OK …")
+	other.put("B", "", "Subject: x\n\nx\n")
+	c.want("STATUS B (MESSAGES)", "* 1 EXISTS", "* 1 RECENT", "* STATUS B (MESSAGES 1)", "OK …")
+	c.want("STATUS A (MESSAGES)", "NO [NONEXISTENT] …")
+	c.want("UID SEARCH ALL", "* SEARCH 1", "OK …")
+}

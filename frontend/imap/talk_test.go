@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
 
+	"starling/blobstore"
 	"starling/blobstore/memory"
 	"starling/events"
 	bus "starling/events/memory"
@@ -25,6 +28,31 @@ type testNode struct {
 	server  *Server
 	store   *mailstore.Store
 	account metadata.Account
+	blobs   *countingBlobs
+}
+
+// countingBlobs is an object store that counts what is read.
+type countingBlobs struct {
+	blobstore.Store
+	gets atomic.Int64
+}
+
+func (b *countingBlobs) Get(ctx context.Context, key blobstore.Key, offset, length int64) (io.ReadCloser, error) {
+	b.gets.Add(1)
+	return b.Store.Get(ctx, key, offset, length)
+}
+
+// lose deletes all objects.
+func (b *countingBlobs) lose(t *testing.T) {
+	t.Helper()
+	for object, err := range b.List(t.Context(), "", "") {
+		if err == nil {
+			err = b.Delete(t.Context(), object.Key)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func newTestNode(t *testing.T) *testNode {
@@ -46,8 +74,9 @@ func newTestNode(t *testing.T) *testNode {
 	if err != nil {
 		t.Fatal(err)
 	}
+	blobs := &countingBlobs{Store: memory.New()}
 	store, err := mailstore.New(ctx, mailstore.Config{
-		DB: db, Blobs: memory.New(), Bus: node, Log: zap.NewNop(), TempDir: t.TempDir(), Collect: -1,
+		DB: db, Blobs: blobs, Bus: node, Log: zap.NewNop(), TempDir: t.TempDir(), Collect: -1,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +94,7 @@ func newTestNode(t *testing.T) *testNode {
 			t.Error(err)
 		}
 	})
-	return &testNode{server: server, store: store, account: account}
+	return &testNode{server: server, store: store, account: account, blobs: blobs}
 }
 
 // talk is a connection that is logged in, from the client's side.
@@ -76,11 +105,15 @@ type talk struct {
 	tags int
 }
 
-func (n *testNode) connect(t *testing.T) *talk {
+// connect returns a connection that has enabled what is given.
+func (n *testNode) connect(t *testing.T, enabled ...extensions) *talk {
 	t.Helper()
 	client, server := net.Pipe()
 	s := newSession(n.server, server, false)
 	s.login(n.account)
+	for _, which := range enabled {
+		s.enable(which)
+	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

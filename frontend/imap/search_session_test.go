@@ -1,0 +1,377 @@
+package imap
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// searchMails are the messages of the tests, by sequence number and UID from 1.
+var searchMails = []struct{ options, text string }{
+	{`(\Seen) "01-Feb-2024 23:30:00 +0000"`, `From: Fred Foobar <foobar@example.com>
+To: Joe <joe@example.org>, "Smith, Ann" <ann@example.org>
+Subject: afternoon meeting
+Date: Thu, 1 Feb 2024 22:00:00 -0800
+Message-Id: <1@example.com>
+X-Loop:
+
+Hello Joe, do you think we can meet at 3:30 tomorrow?
+`},
+	{`(\Answered \Flagged $Work) "02-Feb-2024 00:30:00 +0100"`, `From: =?utf-8?q?J=C3=BCrgen?= <j@example.com>
+Cc: ann@example.org
+Subject: =?iso-8859-1?q?Gr=FC=DFe?= aus =?utf-8?b?S8O2bG4=?=
+Date: Fri, 2 Feb 2024 01:00:00 +0900
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+Viele Gr=FC=DFe=
+ und bis bald
+`},
+	{`(\Deleted) "03-Feb-2024 12:00:00 +0000"`, `From: list@example.net
+Subject: digest
+List-Id: <x.example.net>
+X-Odd: Value
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=b
+
+--b
+Content-Type: text/plain
+Content-Transfer-Encoding: base64
+
+U2VjcmV0IG1lZXRpbmc=
+--b
+Content-Type: application/octet-stream; name=meeting-plan.bin
+
+needle in an attachment
+--b
+Content-Type: message/rfc822
+
+From: inner@example.net
+Subject: inner subject
+
+inner body
+--b--
+`},
+	{`(\Draft) "04-Feb-2024 12:00:00 +0000"`, `Bcc: hidden@example.net
+Date: nonsense
+
+`},
+}
+
+func searchable(t *testing.T) *talk {
+	t.Helper()
+	c := newTestNode(t).connect(t)
+	for _, m := range searchMails {
+		c.put("INBOX", m.options, m.text)
+	}
+	c.ok("SELECT INBOX")
+	return c
+}
+
+// Each key by itself, and together with others.
+func TestSearchKeys(t *testing.T) {
+	t.Parallel()
+	c := searchable(t)
+	for _, q := range []struct{ keys, want string }{
+		{"ALL", "1 2 3 4"},
+		{"2:3", "2 3"},
+		{"4,1", "1 4"},
+		{"*", "4"},
+		{"UID 2:*", "2 3 4"},
+		{"UID 9:*", "4"},
+		{"UID 100:200", ""},
+		{"SEEN", "1"},
+		{"UNSEEN", "2 3 4"},
+		{"ANSWERED", "2"},
+		{"UNANSWERED", "1 3 4"},
+		{"FLAGGED", "2"},
+		{"UNFLAGGED", "1 3 4"},
+		{"DELETED", "3"},
+		{"UNDELETED", "1 2 4"},
+		{"DRAFT", "4"},
+		{"UNDRAFT", "1 2 3"},
+		{"KEYWORD $work", "2"},
+		{"UNKEYWORD $Work", "1 3 4"},
+		{"KEYWORD Nobody", ""},
+		{"UNKEYWORD Nobody", "1 2 3 4"},
+		{"RECENT", "1 2 3 4"},
+		{"NEW", "2 3 4"},
+		{"OLD", ""},
+
+		// INTERNALDATE is told in UTC: message 2 has 1 February 23:30 there.
+		{"BEFORE 2-Feb-2024", "1 2"},
+		{"ON 1-Feb-2024", "1 2"},
+		{"SINCE 3-Feb-2024", "3 4"},
+		{`ON "03-Feb-2024"`, "3"},
+		// SENT keys take the day as it stands in the field.
+		{"SENTON 1-Feb-2024", "1"},
+		{"SENTON 2-Feb-2024", "2"},
+		{"SENTBEFORE 2-Feb-2024", "1"},
+		{"SENTSINCE 2-Feb-2024", "2"},
+		{"NOT SENTSINCE 2-Feb-2024", "1 3 4"},
+		{"SAVEDBEFORE 1-Jan-2020", ""},
+		{"SAVEDSINCE 1-Jan-2020", "1 2 3 4"},
+		{"SAVEDON 1-Feb-2024", ""},
+		{"SAVEDATESUPPORTED", "1 2 3 4"},
+		{"OLDER 3600", "1 2 3 4"},
+		{"YOUNGER 3600", ""},
+
+		{fmt.Sprintf("LARGER %d", wireSize(3)), ""},
+		{fmt.Sprintf("LARGER %d", wireSize(3)-1), "3"},
+		{fmt.Sprintf("SMALLER %d", wireSize(4)+1), "4"},
+		{fmt.Sprintf("SMALLER %d", wireSize(4)), ""},
+		{fmt.Sprintf("NOT LARGER %d", wireSize(1)), "1 4"},
+
+		{"FROM foobar", "1"},
+		{`FROM "fred FOOBAR <foobar@"`, "1"},
+		{"FROM \"J\u00dcRGEN\"", "2"},
+		{"TO ann@EXAMPLE", "1"},
+		{"TO smith", "1"},
+		{"CC ann", "2"},
+		{"BCC hidden", "4"},
+		{"SUBJECT meeting", "1"},
+		{"SUBJECT \"gr\u00fc\u00dfe aus K\u00d6\"", "2"},
+		{`SUBJECT ""`, "1 2 3"},
+		{`HEADER List-Id ""`, "3"},
+		{`HEADER x-loop ""`, "1"},
+		{"HEADER X-Odd value", "3"},
+		{"HEADER X-Odd other", ""},
+		{"HEADER Message-ID <1@", "1"},
+		{`HEADER X-Nowhere ""`, ""},
+		{`NOT HEADER X-Nowhere ""`, "1 2 3 4"},
+
+		{"BODY tomorrow?", "1"},
+		{"BODY \"gr\u00dc\u00dfe und BIS\"", "2"},
+		{`BODY "secret meeting"`, "3"},
+		{"BODY meeting-plan", "3"}, // the headers of parts
+		{`BODY "inner subject"`, "3"},
+		{`BODY "inner body"`, "3"},
+		{"BODY afternoon", ""},
+		{"BODY attachment", ""},
+		{"TEXT afternoon", "1"},
+		{"TEXT meeting", "1 3"},
+		{"TEXT \"gr\u00fc\u00dfe aus\"", "2"},
+		{`BODY ""`, "1 2 3 4"},
+		{`TEXT ""`, "1 2 3 4"},
+
+		{"EMAILID Mnobody", ""},
+		{"THREADID T0", ""},
+		{"MODSEQ 1", "1 2 3 4"},
+
+		{"SEEN FLAGGED", ""},
+		{"OR SEEN FLAGGED", "1 2"},
+		{"NOT (OR SEEN FLAGGED)", "3 4"},
+		{"OR (SEEN TEXT nowhere) (FLAGGED CC ann)", "2"},
+		{"OR TEXT tomorrow NOT BODY meeting", "1 2 4"},
+		{"NOT NOT TEXT tomorrow", "1"},
+		{"NOT (1:2 NOT BODY tomorrow)", "1 3 4"},
+		{"OR OR BODY tomorrow TEXT hidden HEADER X-Odd val", "1 3 4"},
+		{"2:4 UNDELETED SINCE 1-Feb-2024 OR SUBJECT aus HEADER Bcc hidden", "2 4"},
+		{"(ALL) (2 UID 2)", "2"},
+		{"BODY tomorrow BODY think TEXT afternoon HEADER From fred", "1"},
+	} {
+		want := "* SEARCH"
+		if q.want != "" {
+			want += " " + q.want
+		}
+		if strings.Contains(q.keys, "MODSEQ") {
+			want += " (MODSEQ 5)"
+		}
+		c.want("SEARCH "+q.keys, want, "OK …")
+		c.want("UID SEARCH "+q.keys, want, "OK …")
+	}
+}
+
+// wireSize is the size of a message of the tests, by its number.
+func wireSize(n int) int {
+	return len(strings.ReplaceAll(searchMails[n-1].text, "\n", "\r\n"))
+}
+
+func TestSearchCharsets(t *testing.T) {
+	t.Parallel()
+	c := searchable(t)
+	c.want("SEARCH CHARSET utf-8 SUBJECT {7+}\r\ngr\u00fc\u00dfe", "* SEARCH 2", "OK …")
+	c.want("SEARCH CHARSET iso-8859-1 SUBJECT {5+}\r\ngr\xfc\xdfe", "* SEARCH 2", "OK …")
+	c.want("SEARCH CHARSET iso-8859-1 BODY {5+}\r\ngr\xfc\xdfe", "* SEARCH 2", "OK …")
+	c.want("SEARCH CHARSET US-ASCII SUBJECT digest", "* SEARCH 3", "OK …")
+	c.want("SEARCH CHARSET X-Martian SUBJECT digest", "NO [BADCHARSET (US-ASCII UTF-8)] …")
+	c.ok("ENABLE UTF8=ACCEPT")
+	c.want("SEARCH CHARSET UTF-8 ALL", "BAD …") // RFC 6855 §3
+	c.want("SEARCH SUBJECT \"gr\u00fc\"", "* SEARCH 2", "OK …")
+}
+
+func TestSearchOfAnEmptyMailbox(t *testing.T) {
+	t.Parallel()
+	c := newTestNode(t).connect(t)
+	c.ok("SELECT INBOX")
+	c.want("SEARCH 1:*", "* SEARCH", "OK …")
+	c.want("UID SEARCH 1:* NOT DELETED", "* SEARCH", "OK …")
+	c.want("UID SEARCH RETURN (MIN MAX ALL COUNT) UID 1:*", `* ESEARCH (TAG "TAG") UID COUNT 0`, "OK …")
+	c.want("SEARCH MODSEQ 1", "* SEARCH", "OK …")
+}
+
+func TestSearchErrors(t *testing.T) {
+	t.Parallel()
+	c := searchable(t)
+	c.want("SEARCH 9", "BAD …")
+	c.want("SEARCH FROM", "BAD …")
+	c.want("SEARCH", "BAD …")
+	c.want("SEARCH BANANA", "BAD …")
+	c.want("SEARCH RETURN (SOMETIMES) ALL", "BAD …")
+	c.want("SEARCH ON 31-Feb-2024", "BAD …")
+	c.want("SEARCH ALL", "* SEARCH 1 2 3 4", "OK …")
+}
+
+// RFC 4731 §3.1, RFC 7162 §3.1.10.
+func TestESearch(t *testing.T) {
+	t.Parallel()
+	c := searchable(t)
+	c.want("SEARCH RETURN (MIN COUNT) UNSEEN", `* ESEARCH (TAG "TAG") MIN 2 COUNT 3`, "OK …")
+	c.want("UID SEARCH RETURN (MIN MAX) UNSEEN", `* ESEARCH (TAG "TAG") UID MIN 2 MAX 4`, "OK …")
+	c.want("SEARCH RETURN () OR SEEN 3:4", `* ESEARCH (TAG "TAG") ALL 1,3:4`, "OK …")
+	c.want("SEARCH RETURN (ALL MAX) ALL", `* ESEARCH (TAG "TAG") MAX 4 ALL 1:4`, "OK …")
+	c.want("SEARCH RETURN (MAX) KEYWORD x", `* ESEARCH (TAG "TAG")`, "OK …")
+	c.ok("STORE 2 +FLAGS.SILENT (x)")
+	c.want("SEARCH RETURN (MIN) MODSEQ 1", `* ESEARCH (TAG "TAG") MIN 1 MODSEQ 2`, "OK …")
+	c.want("SEARCH RETURN (MAX) MODSEQ 1", `* ESEARCH (TAG "TAG") MAX 4 MODSEQ 5`, "OK …")
+	c.want("SEARCH RETURN (MIN MAX) MODSEQ 1", `* ESEARCH (TAG "TAG") MIN 1 MAX 4 MODSEQ 5`, "OK …")
+	c.want("SEARCH RETURN (MIN COUNT) MODSEQ 1", `* ESEARCH (TAG "TAG") MIN 1 COUNT 4 MODSEQ 6`, "OK …")
+	c.want(`SEARCH RETURN (ALL) MODSEQ "/flags/\\draft" all 6`, `* ESEARCH (TAG "TAG") ALL 2 MODSEQ 6`, "OK …")
+	c.want("SEARCH RETURN (ALL) MODSEQ 7", `* ESEARCH (TAG "TAG")`, "OK …")
+}
+
+// IMAP4rev2 is always answered with ESEARCH (RFC 9051 §6.4.4).
+func TestSearchOfRev2(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t, rev2)
+	for _, m := range searchMails {
+		c.put("INBOX", m.options, m.text)
+	}
+	c.ok("SELECT INBOX")
+	c.want("UID SEARCH CHARSET UTF-8 SEEN", `* ESEARCH (TAG "TAG") UID ALL 1`, "OK …")
+	c.want("SEARCH DELETED SEEN", `* ESEARCH (TAG "TAG")`, "OK …")
+	c.want("SEARCH RECENT", `* ESEARCH (TAG "TAG")`, "OK …") // nothing is recent to it
+}
+
+// A message is read only if the keys that cost less leave it open.
+func TestSearchReadsNoMoreThanItMust(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	for _, m := range searchMails {
+		c.put("INBOX", m.options, m.text)
+	}
+	c.ok("SELECT INBOX")
+	for _, q := range []struct {
+		keys  string
+		reads int64
+	}{
+		{"SUBJECT x FROM y SENTON 1-Feb-2024 LARGER 1 SINCE 1-Jan-2024 TO x HEADER List-Id x", 0},
+		{"SEEN BODY nowhere", 1},
+		{"OR SEEN BODY nowhere", 2}, // message 4 has no body
+		{"BODY tomorrow SUBJECT nothing", 0},
+		{"NOT (BODY tomorrow SUBJECT nothing)", 0},
+		{"SINCE 3-Feb-2024 BODY nowhere BODY nothing", 1},
+		{"HEADER X-Odd value LARGER 100000", 0},
+		{"HEADER X-Odd value", 4},
+	} {
+		before := n.blobs.gets.Load()
+		c.ok("SEARCH %s", q.keys)
+		if got := n.blobs.gets.Load() - before; got != q.reads {
+			t.Errorf("SEARCH %s read %d messages, want %d", q.keys, got, q.reads)
+		}
+	}
+}
+
+// A message whose object is lost does not keep others from being found.
+func TestSearchPassesOverLostMessages(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	c.put("INBOX", "", "Subject: a\n\nbody\n")
+	n.blobs.lose(t)
+	c.put("INBOX", "", "Subject: b\n\nbody\n")
+	c.ok("SELECT INBOX")
+	c.want("SEARCH BODY body", "* SEARCH 2", "OK …")
+	c.want("SEARCH SUBJECT a", "* SEARCH 1", "OK …")
+}
+
+// RFC 5182.
+func TestSearchResult(t *testing.T) {
+	t.Parallel()
+	c := searchable(t)
+	saved := func(want string) {
+		t.Helper()
+		c.want("UID SEARCH $", strings.TrimSuffix("* SEARCH "+want, " "), "OK …")
+	}
+	saved("")
+	c.want("SEARCH RETURN (SAVE) UNSEEN", "OK …")
+	saved("2 3 4")
+	c.want("SEARCH UID $ DELETED", "* SEARCH 3", "OK …")
+	c.want("SEARCH NOT $", "* SEARCH 1", "OK …")
+	c.want("SEARCH RETURN (SAVE MIN) $", `* ESEARCH (TAG "TAG") MIN 2`, "OK …")
+	saved("2")
+	c.want("SEARCH RETURN (SAVE MAX) ALL", `* ESEARCH (TAG "TAG") MAX 4`, "OK …")
+	saved("4")
+	c.want("SEARCH RETURN (SAVE MIN MAX) ALL", `* ESEARCH (TAG "TAG") MIN 1 MAX 4`, "OK …")
+	saved("1 4")
+	c.want("SEARCH RETURN (SAVE MIN COUNT) 2:3", `* ESEARCH (TAG "TAG") MIN 2 COUNT 2`, "OK …")
+	saved("2 3")
+	c.want("SEARCH RETURN (SAVE MIN ALL) 3:4", `* ESEARCH (TAG "TAG") MIN 3 ALL 3:4`, "OK …")
+	saved("3 4")
+	c.want("SEARCH RETURN (SAVE) 99", "BAD …") // changes nothing
+	saved("3 4")
+	c.want("SEARCH RETURN (SAVE) CHARSET X-Martian TEXT x", "NO [BADCHARSET …")
+	saved("")
+	c.ok("SEARCH RETURN (SAVE) ALL")
+	c.ok("EXPUNGE") // message 3
+	saved("1 2 4")
+	c.want("SEARCH $", "* SEARCH 1 2 3", "OK …")
+	c.want("SEARCH RETURN (SAVE) KEYWORD nobody", "OK …")
+	saved("")
+	c.ok("SEARCH RETURN (SAVE) ALL")
+	c.ok("SELECT INBOX")
+	saved("")
+}
+
+// What others expunged keeps its number while SEARCH by number runs (RFC 9051 §7.5.1).
+func TestSearchWithGhosts(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c, other := n.connect(t), n.connect(t)
+	for _, m := range searchMails {
+		c.put("INBOX", m.options, m.text)
+	}
+	c.ok("SELECT INBOX")
+	other.ok("SELECT INBOX")
+	other.ok("EXPUNGE")
+	c.want("SEARCH ALL", "* SEARCH 1 2 3 4", "OK …")
+	c.want("SEARCH DELETED", "* SEARCH 3", "OK …")
+	c.want(`SEARCH BODY "secret meeting"`, "* SEARCH 3", "OK …")
+	c.want("SEARCH RETURN (SAVE) ALL", "OK …")
+	c.want("UID SEARCH ALL", "* SEARCH 1 2 4", "* 3 EXPUNGE", "OK …")
+	c.want("UID SEARCH $", "* SEARCH 1 2 4", "OK …")
+}
+
+// More messages than are read at a time, of which some are in doubt until they are read.
+func TestSearchManyMessages(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("appends many messages")
+	}
+	c := newTestNode(t).connect(t)
+	want := "* SEARCH"
+	for i := 1; i <= 2*searchPiece/10; i++ {
+		flags := ""
+		if i%2 == 0 {
+			flags = `(\Flagged)`
+		}
+		c.put("INBOX", flags, fmt.Sprintf("Subject: number %d\n\nbody %d.\n", i, i%5))
+		if i%2 == 0 || i%5 == 1 {
+			want += fmt.Sprint(" ", i)
+		}
+	}
+	c.ok("SELECT INBOX")
+	c.want(`SEARCH OR FLAGGED BODY "body 1."`, want, "OK …")
+}
