@@ -2,6 +2,7 @@ package imap
 
 import (
 	"errors"
+	"strings"
 
 	"starling/frontend/imapwire"
 	"starling/frontend/mailstore"
@@ -197,25 +198,42 @@ var systemFlagNames = [...]string{
 	imapwire.FlagSeen, imapwire.FlagAnswered, imapwire.FlagFlagged, imapwire.FlagDeleted, imapwire.FlagDraft,
 }
 
+// flagsItems are the beginnings of the item FLAGS for each set of system flags.
+var flagsItems = func() (items [metadata.SystemFlags + 1]string) {
+	for flags := range items {
+		var names []string
+		for i, name := range systemFlagNames {
+			if flags&(1<<i) != 0 {
+				names = append(names, name)
+			}
+		}
+		items[flags] = "FLAGS (" + strings.Join(names, " ")
+	}
+	return items
+}()
+
 // writeFlags appends the item FLAGS to a FETCH.
 func (s *session) writeFlags(uid uint32, slot metadata.Slot) {
-	e := s.enc
-	e.Item("FLAGS").Open()
-	for i, name := range systemFlagNames {
-		if slot.Flags&(1<<i) != 0 {
-			e.Item(name)
-		}
-	}
+	system := slot.Flags & metadata.SystemFlags
+	e := s.enc.Item(flagsItems[system])
+	empty := system == 0
 	if slot.Flags&metadata.AllKeywords != 0 {
 		keywords := s.view.snap.Mailbox().Keywords
 		for i := range slot.Flags.Keywords {
 			if i < len(keywords) && keywords[i] != "" {
-				e.Item(keywords[i])
+				if !empty {
+					e.SP()
+				}
+				e.Raw(keywords[i])
+				empty = false
 			}
 		}
 	}
 	if len(s.view.recent.ranges) > 0 && s.view.recent.contains(uid) {
-		e.Item(imapwire.FlagRecent)
+		if !empty {
+			e.SP()
+		}
+		e.Raw(imapwire.FlagRecent)
 	}
 	e.Close()
 }
