@@ -72,6 +72,9 @@ func hashFlag(cmd *cobra.Command) func() (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if password == "" {
+			return "", usageError{errors.New("no password was given; write it to standard input, or use --hash")}
+		}
 		return auth.Hash(password)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -158,6 +157,9 @@ func loadConfig(path string, environ []string) (Config, error) {
 			return Config{}, usageError{fmt.Errorf("configuration file %s: %w", path, err)}
 		}
 	}
+	if err := checkKeys(k.Keys()); err != nil {
+		return Config{}, usageError{fmt.Errorf("configuration file %s: %w", path, err)}
+	}
 	keys := map[string]setting{}
 	for _, s := range settings() {
 		keys[envName(s.key)] = s
@@ -169,7 +171,7 @@ func loadConfig(path string, environ []string) (Config, error) {
 		TransformFunc: func(name, value string) (string, any) {
 			s, ok := keys[name]
 			switch {
-			case ok && s.list:
+			case ok && s.list():
 				return s.key, strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 			case ok:
 				return s.key, value
@@ -187,58 +189,13 @@ func loadConfig(path string, environ []string) (Config, error) {
 	}
 	c := defaults()
 	decoder := &mapstructure.DecoderConfig{
-		Result: &c, TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true, ZeroFields: true,
-		DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
+		TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true, ZeroFields: true,
+		DecodeHook: mapstructure.DecodeHookFuncType(decodeScalar),
 	}
-	if err := k.UnmarshalWithConf("", nil, koanf.UnmarshalConf{DecoderConfig: decoder}); err != nil {
-		return Config{}, usageError{fmt.Errorf("configuration: %w; starling config lists all settings", err)}
+	if err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: decoder}); err != nil {
+		return Config{}, usageError{decodeErrors(err)}
 	}
 	return c, nil
-}
-
-// validate finds all that is wrong with the settings of a node that serves.
-func (c *Config) validate() error {
-	var errs []error
-	wrong := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
-	}
-	if _, err := c.Postgres.dsn(); err != nil {
-		errs = append(errs, err)
-	}
-	switch s3 := c.Blobs.S3 != (S3Config{}); {
-	case c.Blobs.Disk == "" && !s3:
-		wrong("blobs.s3", "is not set; give blobs.s3.endpoint and blobs.s3.bucket, or blobs.disk for a folder")
-	case c.Blobs.Disk != "" && s3:
-		wrong("blobs.disk", "is set beside blobs.s3; give one of them")
-	}
-	if len(c.NATS.URLs) == 0 {
-		wrong("nats.urls", "is not set; give the servers of the NATS cluster, such as nats://nats:4222")
-	}
-	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		wrong("tls", "cert and key must be given together")
-	}
-	if c.TLS.Cert == "" && len(c.IMAP.ListenTLS) > 0 {
-		wrong("imap.listen_tls", "needs tls.cert and tls.key; or set it to []")
-	}
-	if c.IMAP.IdleTimeout < 30*time.Minute {
-		wrong("imap.idle_timeout", "is %v; RFC 9051 asks for at least 30m", c.IMAP.IdleTimeout)
-	}
-	if c.Mail.MaxMessage < 1<<20 || c.Mail.MaxMessage > 1<<31 {
-		wrong("mail.max_message", "is %d; want 1 MiB to 2 GiB", c.Mail.MaxMessage)
-	}
-	if c.Mail.OrphanGrace < time.Hour {
-		wrong("mail.orphan_grace", "is %v; want at least 1h, or mail on its way is taken for an orphan", c.Mail.OrphanGrace)
-	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
-		wrong("log.level", "is %q; want debug, info, warn or error", c.Log.Level)
-	}
-	if c.Log.Format != "json" && c.Log.Format != "console" {
-		wrong("log.format", "is %q; want json or console", c.Log.Format)
-	}
-	if len(errs) > 0 {
-		return usageError{errors.Join(errs...)}
-	}
-	return nil
 }
 
 // dsn is the connection string, from wherever it was given.
@@ -262,8 +219,9 @@ func (p *PostgresConfig) dsn() (string, error) {
 type setting struct {
 	key, doc string
 	value    any // the default
-	list     bool
 }
+
+func (s setting) list() bool { return reflect.TypeOf(s.value).Kind() == reflect.Slice }
 
 // settings are all settings, in the order of Config.
 func settings() []setting {
@@ -279,10 +237,7 @@ func settingsOf(v reflect.Value, prefix string) []setting {
 			all = append(all, settingsOf(v.Field(i), key+".")...)
 			continue
 		}
-		all = append(all, setting{
-			key: key, doc: f.Tag.Get("doc"), value: v.Field(i).Interface(),
-			list: f.Type.Kind() == reflect.Slice,
-		})
+		all = append(all, setting{key: key, doc: f.Tag.Get("doc"), value: v.Field(i).Interface()})
 	}
 	return all
 }

@@ -31,6 +31,7 @@ type devOptions struct {
 	s3Access string
 	s3Secret string
 	nodes    int
+	anyPorts bool
 	logLevel string
 }
 
@@ -55,6 +56,7 @@ func newDev() *cobra.Command {
 	f.StringVar(&o.s3Access, "s3-access-key", "", "access key for --s3 (default: from the environment)")
 	f.StringVar(&o.s3Secret, "s3-secret-key", "", "secret key for --s3")
 	f.IntVar(&o.nodes, "nodes", 2, "how many nodes, 1 to 9; node n listens on the ports n143, n993 and n124")
+	f.BoolVar(&o.anyPorts, "any-ports", false, "listen on free ports instead, as for a second cluster")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
 	return cmd
 }
@@ -251,10 +253,10 @@ func (d *dev) prepareAccounts(ctx context.Context, dsn string) (bool, error) {
 func (d *dev) nodeConfig(i int, dsn, natsURL, cert, key string) (Config, error) {
 	cfg := defaults()
 	cfg.Hostname = fmt.Sprintf("node%d.localhost", i)
-	cfg.IMAP.Listen = []string{devAddress(i, 143)}
-	cfg.IMAP.ListenTLS = []string{devAddress(i, 993)}
+	cfg.IMAP.Listen = []string{d.address(i, 143)}
+	cfg.IMAP.ListenTLS = []string{d.address(i, 993)}
 	cfg.IMAP.PlaintextLogin = true // on loopback only
-	cfg.LMTP.Listen = []string{devAddress(i, 124)}
+	cfg.LMTP.Listen = []string{d.address(i, 124)}
 	cfg.TLS = TLSConfig{Cert: cert, Key: key}
 	cfg.Postgres.DSN = dsn
 	cfg.NATS.URLs = []string{natsURL}
@@ -272,7 +274,11 @@ func (d *dev) nodeConfig(i int, dsn, natsURL, cert, key string) (Config, error) 
 	return cfg, nil
 }
 
-func devAddress(node, port int) string {
+// address is where a node listens for what has this port on other servers.
+func (d *dev) address(node, port int) string {
+	if d.anyPorts {
+		return "127.0.0.1:0"
+	}
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(node*1000+port))
 }
 

@@ -54,6 +54,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetOut(os.Stdout) // cobra prints to standard error otherwise
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringP("config", "c", "", "configuration file (YAML); settings may also stand in the environment: see starling config")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

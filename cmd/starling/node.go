@@ -47,6 +47,19 @@ type listener struct {
 	serve func(net.Listener) error
 }
 
+// closeOnce is a listener that servers and the node may close, in any order.
+type closeOnce struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+// Close closes the listener, and says the same when it is called again.
+func (l *closeOnce) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
+}
+
 // newNode builds a node and opens its listeners. If anything of it cannot be
 // had, nothing is left open.
 func newNode(ctx context.Context, cfg Config, log *zap.Logger) (n *node, err error) {
@@ -81,13 +94,6 @@ func (n *node) openStores(ctx context.Context) error {
 	}
 	n.db = db
 	n.closers = append(n.closers, db.Close)
-	warnings, err := db.Warnings(ctx)
-	if err != nil {
-		return fmt.Errorf("postgres: %w", err)
-	}
-	for _, w := range warnings {
-		n.log.Warn("PostgreSQL may lose acknowledged mail", zap.String("reason", w))
-	}
 	blobs, err := openBlobs(ctx, n.cfg.Blobs, n.log)
 	if err != nil {
 		return err
@@ -102,6 +108,18 @@ func (n *node) openStores(ctx context.Context) error {
 		BackupWindow: n.cfg.Mail.BackupWindow, Collect: n.cfg.Mail.Collect,
 	})
 	return err
+}
+
+// warn logs what in PostgreSQL's settings does not go with what is promised.
+func (n *node) warn(ctx context.Context) error {
+	warnings, err := n.db.Warnings(ctx)
+	if err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	for _, w := range warnings {
+		n.log.Warn("PostgreSQL may lose acknowledged mail", zap.String("reason", w))
+	}
+	return nil
 }
 
 func openDB(ctx context.Context, cfg PostgresConfig) (*metadata.DB, error) {
@@ -124,12 +142,7 @@ func openBlobs(ctx context.Context, cfg BlobsConfig, log *zap.Logger) (blobstore
 		}
 		return store, nil
 	}
-	store, err := s3.New(s3.Config{
-		Endpoint: cfg.S3.Endpoint, Region: cfg.S3.Region, Bucket: cfg.S3.Bucket, Prefix: cfg.S3.Prefix,
-		Addressing: cfg.S3.Addressing, CAFile: cfg.S3.CAFile,
-		AccessKey: cfg.S3.AccessKey, SecretKey: cfg.S3.SecretKey,
-		AccessKeyFile: cfg.S3.AccessKeyFile, SecretKeyFile: cfg.S3.SecretKeyFile,
-	})
+	store, err := s3.New(cfg.S3.config())
 	if err != nil {
 		return nil, usageError{fmt.Errorf("blobs.s3: %w", err)}
 	}
@@ -140,6 +153,14 @@ func openBlobs(ctx context.Context, cfg BlobsConfig, log *zap.Logger) (blobstore
 		return nil, fmt.Errorf("blobs.s3: %w", err)
 	}
 	return store, nil
+}
+
+func (c S3Config) config() s3.Config {
+	return s3.Config{
+		Endpoint: c.Endpoint, Region: c.Region, Bucket: c.Bucket, Prefix: c.Prefix,
+		Addressing: c.Addressing, CAFile: c.CAFile, AccessKey: c.AccessKey, SecretKey: c.SecretKey,
+		AccessKeyFile: c.AccessKeyFile, SecretKeyFile: c.SecretKeyFile,
+	}
 }
 
 func (c NATSConfig) config(log *zap.Logger) nats.Config {
@@ -200,7 +221,7 @@ func (n *node) listen(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("listen for %s: %w", l.what, err)
 			}
-			n.listeners = append(n.listeners, listener{socket, l.what, l.serve})
+			n.listeners = append(n.listeners, listener{&closeOnce{Listener: socket}, l.what, l.serve})
 		}
 	}
 	return nil
@@ -248,13 +269,14 @@ func (n *node) stopServers(ctx context.Context) error {
 	var imapErr, lmtpErr error
 	stopping.Go(func() { imapErr = n.imap.Shutdown(ctx) })
 	stopping.Go(func() { lmtpErr = n.lmtp.Shutdown(ctx) })
+	n.closeListeners()
 	stopping.Wait()
 	return errors.Join(imapErr, lmtpErr)
 }
 
 func (n *node) closeListeners() {
 	for _, l := range n.listeners {
-		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := l.Close(); err != nil {
 			n.log.Warn("listener not closed", zap.Error(err))
 		}
 	}

@@ -31,6 +31,10 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := n.warn(cmd.Context()); err != nil {
+				n.close()
+				return err
+			}
 			return n.run(cmd.Context())
 		},
 	}
