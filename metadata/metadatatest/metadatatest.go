@@ -77,7 +77,7 @@ var shared = sync.OnceValue(func() *server {
 	if s.admin == "" {
 		var running *postgres.Server
 		running, s.err = postgres.Start(ctx, postgres.Config{
-			Dir:        filepath.Join("/tmp", "starling-test-"+strings.ToLower(rand.Text())),
+			Dir:        filepath.Join(dir(), "starling-test-"+strings.ToLower(rand.Text())),
 			Disposable: true,
 			Settings:   map[string]string{"max_connections": "300", "shared_buffers": "64MB", "max_wal_size": "4GB", "checkpoint_timeout": "1h"},
 		})
