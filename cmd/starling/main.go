@@ -29,16 +29,32 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
+	began := false
+	whenRun(root, func() { began = true })
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
 	fmt.Fprintln(os.Stderr, "starling:", err)
 	var wrong usageError
-	if errors.As(err, &wrong) {
+	if errors.As(err, &wrong) || !began {
 		return 2
 	}
 	return 1
+}
+
+// whenRun has do called before a command runs, which is once its arguments and
+// flags were found to be right.
+func whenRun(cmd *cobra.Command, do func()) {
+	if inner := cmd.RunE; inner != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			do()
+			return inner(cmd, args)
+		}
+	}
+	for _, c := range cmd.Commands() {
+		whenRun(c, do)
+	}
 }
 
 // usageError is an error in how the program was called.
