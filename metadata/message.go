@@ -29,6 +29,9 @@ const maxRanges = 16_384
 // message that fn gets, and its slices, are valid only until fn returns. An
 // error of fn ends the reading and comes back. It is one round trip for up to
 // 16,384 ranges, and one more for as many more.
+//
+// It holds a connection until the end, and Config.StatementTimeout bounds it:
+// fn must not wait for clients or for other servers.
 func (db *DB) Messages(ctx context.Context, account AccountID, id MailboxID, ranges []UIDRange, columns Columns, fn func(*Message) error) error {
 	for piece := range slices.Chunk(ranges, maxRanges) {
 		if err := db.messages(ctx, account, id, piece, columns, fn); err != nil {
