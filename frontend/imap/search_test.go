@@ -1,11 +1,14 @@
 package imap
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"starling/frontend/imapwire"
 	mail "starling/frontend/message"
@@ -306,4 +309,55 @@ func BenchmarkSearchBody(b *testing.B) {
 			b.Fatal(v, err)
 		}
 	}
+}
+
+// Of every real mail: what stands in a kept field is found by the summary as by the header
+// itself, and what stands in its text is found in it.
+func TestSearchOfCorpus(t *testing.T) {
+	t.Parallel()
+	for _, file := range corpus(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parser := mail.NewParser()
+		if _, err := parser.Write(text); err != nil {
+			t.Fatal(err)
+		}
+		c := &candidate{message: message{seq: 1, uid: 1}, row: &metadata.Message{}, summary: parser.Close()}
+		top := &c.summary.Parts[0]
+		header := text[top.HeaderStart:top.BodyStart]
+		for name, value := range mail.Fields(header) {
+			needle := pieceOf(string(mail.AppendDecoded(nil, value)))
+			key := imapwire.SearchKey{Name: "HEADER", Field: string(name), Text: needle}
+			kept := keyPlan(t, key).root.eval(c)
+			if want := yesIf(c.summary.Complete(name)); kept == no || want == yes && kept != yes {
+				t.Errorf("%s: %q in %s: %d by the summary", file, needle, name, kept)
+			}
+			for _, key := range []imapwire.SearchKey{key, {Name: "TEXT", Text: needle}} {
+				found := *c
+				if v, err := keyPlan(t, key).evalBytes(bytes.NewReader(text), &found); err != nil || v != yes {
+					t.Errorf("%s: %s %q of %s: %d, %v", file, key.Name, needle, name, v, err)
+				}
+			}
+		}
+		if p := keyPlan(t, imapwire.SearchKey{Name: "TEXT", Text: "no mail has this in it\U0001F9ED"}); p != nil {
+			if v, err := p.evalBytes(bytes.NewReader(text), c); err != nil || v != no {
+				t.Errorf("%s: found what is not there: %d, %v", file, v, err)
+			}
+		}
+	}
+}
+
+// pieceOf is a piece from the middle of text, in capitals if it is ASCII.
+func pieceOf(text string) string {
+	runes := []rune(text)
+	if !utf8.ValidString(text) || len(runes) < 6 {
+		return text
+	}
+	piece := string(runes[len(runes)/3 : min(len(runes)/3+20, len(runes))])
+	if strings.IndexFunc(piece, func(r rune) bool { return r >= utf8.RuneSelf }) < 0 {
+		piece = strings.ToUpper(piece)
+	}
+	return piece
 }

@@ -55,7 +55,7 @@ func (b *countingBlobs) lose(t *testing.T) {
 	}
 }
 
-func newTestNode(t *testing.T) *testNode {
+func newTestNode(t testing.TB) *testNode {
 	t.Helper()
 	db := metadatatest.Open(t)
 	ctx := t.Context()
@@ -99,14 +99,14 @@ func newTestNode(t *testing.T) *testNode {
 
 // talk is a connection that is logged in, from the client's side.
 type talk struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	in   *bufio.Reader
 	tags int
 }
 
 // connect returns a connection that has enabled what is given.
-func (n *testNode) connect(t *testing.T, enabled ...extensions) *talk {
+func (n *testNode) connect(t testing.TB, enabled ...extensions) *talk {
 	t.Helper()
 	client, server := net.Pipe()
 	s := newSession(n.server, server, false)
@@ -124,7 +124,7 @@ func (n *testNode) connect(t *testing.T, enabled ...extensions) *talk {
 		<-served
 	})
 	c := &talk{t: t, conn: client, in: bufio.NewReader(client)}
-	if err := client.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := client.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if greeting := c.line(); !strings.HasPrefix(greeting, "* OK ") {
