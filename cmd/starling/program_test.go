@@ -19,9 +19,6 @@ import (
 // asProgram makes the test's binary run as the program itself.
 const asProgram = "STARLING_TEST_AS_PROGRAM"
 
-// parentPipe is the descriptor at which a program that a test started sees its end.
-const parentPipe = 3
-
 // patience is how long anything may take that a test waits for; it is long
 // because machines that run tests are busy.
 const patience = 60 * time.Second
