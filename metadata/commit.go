@@ -62,6 +62,8 @@ type Commit struct {
 	// collector, by the clock of PostgreSQL. The zero time: they are not new.
 	Deadline   time.Time
 	Deliveries []Delivery
+
+	collecting *collection // the collector's: see collect_mailbox.go
 }
 
 // Committed is what a commit made.
@@ -113,6 +115,8 @@ func (c *Commit) plan() (*plan, error) {
 		return nil, errors.New("commit of two changes of one mailbox")
 	}
 	switch {
+	case p.collecting != nil:
+		p.collect()
 	case len(p.changes) == 2:
 		p.double()
 	case p.plain():
@@ -154,6 +158,8 @@ const (
 	outcomeLate      = "late"
 	outcomeDelivered = "delivered"
 	outcomeSource    = "source"
+	outcomeHeld      = "held"
+	outcomeRefs      = "refs"
 )
 
 var outcomes = map[string]error{
@@ -163,6 +169,8 @@ var outcomes = map[string]error{
 	outcomeLate:      ErrLate,
 	outcomeDelivered: ErrDelivered,
 	outcomeSource:    ErrSourceGone,
+	outcomeHeld:      ErrHeld,
+	outcomeRefs:      errRefs,
 }
 
 // refusalCode is the SQLSTATE of refuse().
