@@ -29,9 +29,12 @@ type Config struct {
 	// QueryMode is how statements are sent: "cache_statement" (default) prepares
 	// them on each connection, for direct connections and poolers that know
 	// prepared statements; "cache_describe" and "exec" keep nothing on the server,
-	// for other poolers in transaction mode. With the latter two the settings of
-	// the role count (Migrate makes them), and the timeouts below are not sent.
+	// for other poolers in transaction mode, such as PgBouncer before 1.21.
 	QueryMode string
+	// Pooler says that a pooler stands between, which takes no settings with a new
+	// connection: those of the role count (Migrate makes them), not the timeouts
+	// below that the server keeps. The last two query modes imply it.
+	Pooler bool
 	// AcquireTimeout is how long a call waits for a connection. Default 2 s.
 	AcquireTimeout time.Duration
 	// LockTimeout is how long a statement waits for a row. Default 3 s.
@@ -155,7 +158,7 @@ func (c *Config) pool() (*pgxpool.Config, error) {
 	if config.ConnConfig.ValidateConnect == nil {
 		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	if mode == pgx.QueryExecModeCacheStatement {
+	if mode == pgx.QueryExecModeCacheStatement && !c.Pooler {
 		c.sessionSettings(config.ConnConfig.RuntimeParams)
 	}
 	config.MaxConns = int32(c.MaxConns) //nolint:gosec // bounded by defaults

@@ -53,36 +53,43 @@ func TestReplay(t *testing.T) {
 		t.Run(fmt.Sprint(writers), func(t *testing.T) {
 			t.Parallel()
 			db := metadatatest.Open(t, func(c *metadata.Config) { c.MaxConns = writers + 2 })
-			inbox := inboxOf(t, db, func(a *metadata.NewAccount) { a.Limits = metadata.Quota{Messages: 1 << 40} })
-			r := &race{t: t, db: db, start: []*node{inbox, create(t, db, inbox, "Archive")}}
-			for range r.start {
-				r.effects = append(r.effects, map[int64]effect{})
-				r.states = append(r.states, map[int64]state{})
-			}
-			var writing, reading sync.WaitGroup
-			stop := make(chan struct{})
-			end := time.Now().Add(1500 * time.Millisecond)
-			for i := range writers {
-				writing.Go(func() { r.write(rand.New(rand.NewPCG(1, uint64(i))), end) })
-			}
-			for i := range r.start {
-				reading.Go(func() { r.read(i, stop) })
-			}
-			writing.Wait()
-			close(stop)
-			reading.Wait()
-			if t.Failed() {
-				return
-			}
-			for i := range r.start {
-				r.replay(i)
-			}
-			r.owners()
-			t.Logf("%d commits, %d attempts lost", r.won.Load(), r.lost.Load())
-			if r.won.Load() < int64(10*writers) || r.lost.Load() == 0 {
-				t.Errorf("%d commits and %d lost attempts are no race", r.won.Load(), r.lost.Load())
-			}
+			runRace(t, db, writers)
 		})
+	}
+}
+
+// runRace lets writers and two readers work on two mailboxes for a while, and
+// checks what they saw and left.
+func runRace(t *testing.T, db *metadata.DB, writers int) {
+	t.Helper()
+	inbox := inboxOf(t, db, func(a *metadata.NewAccount) { a.Limits = metadata.Quota{Messages: 1 << 40} })
+	r := &race{t: t, db: db, start: []*node{inbox, create(t, db, inbox, "Archive")}}
+	for range r.start {
+		r.effects = append(r.effects, map[int64]effect{})
+		r.states = append(r.states, map[int64]state{})
+	}
+	var writing, reading sync.WaitGroup
+	stop := make(chan struct{})
+	end := time.Now().Add(1500 * time.Millisecond)
+	for i := range writers {
+		writing.Go(func() { r.write(rand.New(rand.NewPCG(1, uint64(i))), end) })
+	}
+	for i := range r.start {
+		reading.Go(func() { r.read(i, stop) })
+	}
+	writing.Wait()
+	close(stop)
+	reading.Wait()
+	if t.Failed() {
+		return
+	}
+	for i := range r.start {
+		r.replay(i)
+	}
+	r.owners()
+	t.Logf("%d commits, %d attempts lost", r.won.Load(), r.lost.Load())
+	if r.won.Load() < int64(10*writers) || r.lost.Load() == 0 {
+		t.Errorf("%d commits and %d lost attempts are no race", r.won.Load(), r.lost.Load())
 	}
 }
 
