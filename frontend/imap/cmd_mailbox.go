@@ -104,7 +104,11 @@ func (c renameCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if err != nil {
 		return "", err
 	}
-	return "", s.account.Rename(ctx, mailstore.CleanName(c.from), to)
+	from := mailstore.CleanName(c.from)
+	if from != mailstore.Inbox && strings.HasPrefix(to, from+string(mailstore.Delimiter)) {
+		return "", nof(imapwire.CodeCannot, "A mailbox cannot be put below itself")
+	}
+	return "", s.account.Rename(ctx, from, to)
 }
 
 // subscribeCmd is SUBSCRIBE and UNSUBSCRIBE (RFC 9051 §6.3.7, §6.3.8).

@@ -29,6 +29,7 @@ func TestMailboxCommands(t *testing.T) {
 	c.want("RENAME Work Job", "OK …")
 	c.want(`LIST "" Job/*`, `* LIST (\HasNoChildren) "/" Job/Plans`, "OK …")
 	c.want("RENAME Job/Plans Out", "NO [ALREADYEXISTS] …")
+	c.want("RENAME Job Job/Below", "NO [CANNOT] …")
 	c.want("RENAME Nowhere There", "NO [NONEXISTENT] …")
 	c.want("DELETE INBOX", "NO [CANNOT] …")
 	c.want("DELETE Nowhere", "NO [NONEXISTENT] …")

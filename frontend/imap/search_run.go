@@ -157,7 +157,7 @@ func (r *search) readSummaries(ctx context.Context, columns metadata.Columns) er
 // unpack reads the summary of c into summary.
 func (r *search) unpack(c *candidate, summary *mail.Summary) bool {
 	if err := summary.Unmarshal(c.row.Summary); err != nil {
-		r.log.Error("message left out of a search", zap.Uint32("uid", c.uid), zap.Error(err))
+		r.leaveOut(c, err)
 		return false
 	}
 	c.summary = summary
@@ -211,10 +211,15 @@ func (r *search) look(ctx context.Context, row *metadata.Message, summary *mail.
 	}
 	v, err := r.evalMessage(ctx, &c)
 	if errors.Is(err, blobstore.ErrCorrupt) || errors.Is(err, blobstore.ErrNotFound) {
-		r.log.Error("message left out of a search", zap.Uint32("uid", c.uid), zap.Error(err))
+		r.leaveOut(&c, err)
 		return no, nil
 	}
 	return v, err
+}
+
+func (r *search) leaveOut(c *candidate, err error) {
+	r.log.Error("message left out of a search",
+		zap.Int64("mailbox", int64(r.view.mailbox.ID())), zap.Uint32("uid", c.uid), zap.Error(err))
 }
 
 func (r *search) evalMessage(ctx context.Context, c *candidate) (verdict, error) {
