@@ -12,7 +12,7 @@ import (
 // tellNews brings the client up to date with what the node knows of the
 // selected mailbox, as far as is allowed now. Every command ends with it.
 func (s *session) tellNews(which news) {
-	if s.view == nil || which == newsNone {
+	if s.view == nil || which == newsNone || s.over {
 		return
 	}
 	if s.view.mailbox.Gone() {
