@@ -83,7 +83,7 @@ func (c *scriptConn) raw(text string) {
 
 func (c *scriptConn) send(text string) {
 	if _, err := io.WriteString(c.conn, text); err != nil {
-		c.note( "!", err.Error()) // what the server said before it closed is still to be read
+		c.note("!", err.Error()) // what the server said before it closed is still to be read
 	}
 }
 
@@ -93,7 +93,7 @@ func (c *scriptConn) command(text string, wait bool) {
 	if wait {
 		c.settle()
 	}
-	c.note( ">", text)
+	c.note(">", text)
 	if c.lmtp {
 		c.sendMail(text)
 		return
@@ -215,7 +215,7 @@ func (c *scriptConn) received(text string) string {
 			text = rest
 		}
 	}
-	c.note( "<", text)
+	c.note("<", text)
 	return text
 }
 
@@ -225,7 +225,7 @@ func (c *scriptConn) failed(text string, err error) string {
 		c.run.fatal("nothing came on %s in %s; %q is half a response", c.name, scriptPatience, text)
 	}
 	c.ended = true
-	c.note( "<", endOfConn)
+	c.note("<", endOfConn)
 	return endOfConn
 }
 
@@ -260,8 +260,9 @@ func (c *scriptConn) expect(want string) {
 	}
 }
 
+// isTagged says whether a response is the answer to a command.
 func isTagged(response string) bool {
-	return !strings.HasPrefix(response, "* ") && !strings.HasPrefix(response, "+ ")
+	return strings.HasPrefix(response, "OK ") || strings.HasPrefix(response, "NO ") || strings.HasPrefix(response, "BAD ")
 }
 
 // settle sees to it that nothing came for the last commands but what the script
