@@ -37,7 +37,7 @@ const loadSQL = `
 select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
   m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
-  m.epoch <> epoch(),
+  m.epoch <> (select epoch()),
   m.horizon > $3::bigint or m.epoch <> $5::bigint or m.modseq < $3::bigint
     or m.modseq = $3::bigint and m.stamp <> $4::bigint,
   f.chunk, f.slots
@@ -176,7 +176,7 @@ func (db *DB) Pulses(ctx context.Context, refs []BoxRef) ([]Pulse, error) {
 	}
 	pulses := make([]Pulse, 0, len(refs))
 	err := db.rows(ctx, "read the versions of mailboxes", `
-select r.account_id, r.id, coalesce(m.modseq, 0), coalesce(m.stamp, 0), epoch(), coalesce(m.dropped, true)
+select r.account_id, r.id, coalesce(m.modseq, 0), coalesce(m.stamp, 0), (select epoch()), coalesce(m.dropped, true)
 from unnest($1::bigint[], $2::bigint[]) with ordinality r(account_id, id, n)
 left join lateral (
   select b.modseq, b.stamp, b.dropped
