@@ -354,6 +354,24 @@ func TestSearchWithGhosts(t *testing.T) {
 	c.want("UID SEARCH $", "* SEARCH 1 2 4", "OK …")
 }
 
+// A search that cannot be finished says so, and saves nothing (RFC 5182 §2.1).
+func TestSearchWithoutObjects(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	c.put("INBOX", "", "Subject: a\n\nbody\n")
+	c.ok("SELECT INBOX")
+	c.want("SEARCH RETURN (SAVE) ALL", "OK …")
+	n.blobs.down.Store(true)
+	c.want("SEARCH BODY body", "NO [UNAVAILABLE] …")
+	c.want("UID SEARCH $", "* SEARCH 1", "OK …")
+	c.want("SEARCH RETURN (SAVE) BODY body", "NO [UNAVAILABLE] …")
+	c.want("UID SEARCH $", "* SEARCH", "OK …")
+	n.blobs.down.Store(false)
+	c.want("SEARCH RETURN (SAVE) BODY body", "OK …")
+	c.want("UID SEARCH $", "* SEARCH 1", "OK …")
+}
+
 // filled makes a mailbox of 2^doublings messages with the searchMails' texts.
 func filled(t testing.TB, doublings int) *talk {
 	t.Helper()

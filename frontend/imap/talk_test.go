@@ -35,10 +35,14 @@ type testNode struct {
 type countingBlobs struct {
 	blobstore.Store
 	gets atomic.Int64
+	down atomic.Bool // reads fail for now
 }
 
 func (b *countingBlobs) Get(ctx context.Context, key blobstore.Key, offset, length int64) (io.ReadCloser, error) {
 	b.gets.Add(1)
+	if b.down.Load() {
+		return nil, fmt.Errorf("read %s: %w", key, blobstore.ErrUnavailable)
+	}
 	return b.Store.Get(ctx, key, offset, length)
 }
 
