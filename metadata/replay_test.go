@@ -70,9 +70,13 @@ func runRace(t *testing.T, db *metadata.DB, writers int) {
 	}
 	var writing, reading sync.WaitGroup
 	stop := make(chan struct{})
-	end := time.Now().Add(1500 * time.Millisecond)
+	begin := time.Now()
+	enough := func() bool { // on a slow machine it takes longer to make a race
+		took := time.Since(begin)
+		return took > 1500*time.Millisecond && r.won.Load() >= int64(10*writers) && r.lost.Load() > 0 || took > 20*time.Second
+	}
 	for i := range writers {
-		writing.Go(func() { r.write(rand.New(rand.NewPCG(1, uint64(i))), end) })
+		writing.Go(func() { r.write(rand.New(rand.NewPCG(1, uint64(i))), enough) })
 	}
 	for i := range r.start {
 		reading.Go(func() { r.read(i, stop) })
@@ -93,9 +97,9 @@ func runRace(t *testing.T, db *metadata.DB, writers int) {
 	}
 }
 
-func (r *race) write(rnd *rand.Rand, end time.Time) {
+func (r *race) write(rnd *rand.Rand, enough func() bool) {
 	mine := []*node{r.start[0], r.start[1]}
-	for time.Now().Before(end) && !r.t.Failed() {
+	for !enough() && !r.t.Failed() {
 		op := r.operation(rnd)
 		c := op(mine)
 		if c == nil {
