@@ -165,7 +165,15 @@ func (a *Account) holdAnew(ctx context.Context, name string) (b *box, fresh bool
 	if err != nil {
 		return nil, false, err
 	}
-	return a.store.hold(ctx, metadata.BoxRef{Account: a.row.ID, Mailbox: row.ID})
+	b, fresh, err = a.store.hold(ctx, metadata.BoxRef{Account: a.row.ID, Mailbox: row.ID})
+	if err != nil || fresh || b.current.Load().row.Name == name {
+		return b, fresh, err
+	}
+	if err := b.refresh(ctx); err != nil { // the node knows it by another name
+		b.release()
+		return nil, false, err
+	}
+	return b, true, nil
 }
 
 // Open opens the mailbox name as it is now. changed is called after the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,7 +112,7 @@ func (s *Snapshot) after(l metadata.Load) *Snapshot {
 	if s == nil || l.Whole {
 		return newSnapshot(l.Mailbox, l.Chunks)
 	}
-	if len(l.Chunks) == 0 && s.row.Version == l.Mailbox.Version && s.row.Name == l.Mailbox.Name && s.row.Recent == l.Mailbox.Recent {
+	if len(l.Chunks) == 0 && s.row.Version == l.Mailbox.Version && s.row.ListSeq == l.Mailbox.ListSeq && s.row.Recent == l.Mailbox.Recent {
 		return s
 	}
 	return s.with(l.Mailbox, l.Chunks)
@@ -121,8 +122,11 @@ func (s *Snapshot) after(l metadata.Load) *Snapshot {
 func (b *box) install(s *Snapshot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if old := b.current.Load(); old != nil && !s.replaces(old) {
-		return
+	if old := b.current.Load(); old != nil {
+		if !s.replaces(old) {
+			return
+		}
+		s = s.keeping(&old.row)
 	}
 	b.current.Store(s)
 	b.tell()
@@ -142,15 +146,31 @@ func (s *Snapshot) replaces(old *Snapshot) bool {
 		return a.ModSeq > b.ModSeq
 	default:
 		// The name and the mark of \Recent change without a commit.
-		return a.Stamp != b.Stamp || s.row.Name != old.row.Name || s.row.Recent > old.row.Recent
+		return a.Stamp != b.Stamp || s.row.ListSeq > old.row.ListSeq || s.row.Recent > old.row.Recent
 	}
+}
+
+// keeping is s with what changes without a commit, where old knows better: a
+// commit was built on a snapshot that may have missed it.
+func (s *Snapshot) keeping(old *metadata.Mailbox) *Snapshot {
+	if s.row.Epoch != old.Epoch || s.row.ListSeq >= old.ListSeq && s.row.Recent >= old.Recent {
+		return s
+	}
+	kept := *s
+	if kept.row.ListSeq < old.ListSeq {
+		kept.row.ListSeq, kept.row.Name, kept.row.SpecialUse = old.ListSeq, old.Name, old.SpecialUse
+	}
+	kept.row.Recent = max(kept.row.Recent, old.Recent)
+	return &kept
 }
 
 func (b *box) setGone() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.gone = true
-	b.tell()
+	if !b.gone {
+		b.gone = true
+		b.tell()
+	}
 }
 
 func (b *box) isGone() bool {
@@ -174,6 +194,26 @@ func (b *box) release() {
 	if b.holders == 0 {
 		b.idle = time.Now()
 	}
+}
+
+// provide reads the sizes of uids. One that has no row is expunged and collected
+// in what the node does not know yet; proved says that this cannot be, and is set
+// once the node knows.
+func (z *sizes) provide(ctx context.Context, uids []uint32, proved *bool) error {
+	if err := z.read(ctx, uids); err != nil {
+		return err
+	}
+	for _, uid := range uids {
+		if _, known := z.of(uid); known {
+			continue
+		}
+		if *proved {
+			return fmt.Errorf("message %d of mailbox %d of account %x has no row", uid, z.box.ref.Mailbox, int64(z.box.ref.Account))
+		}
+		*proved = true
+		return z.box.refresh(ctx)
+	}
+	return nil
 }
 
 // sizes are the sizes of messages by chunk, read when a change first needs
@@ -211,13 +251,18 @@ func (z *sizes) put(uid uint32, size int64) {
 	c[uid%metadata.ChunkSlots] = uint32(size + 1) //nolint:gosec // messages are below 4 GiB
 }
 
-// read fetches the sizes of whole chunks in one round trip.
-func (z *sizes) read(ctx context.Context, chunks []int32) error {
-	ranges := make([]metadata.UIDRange, 0, len(chunks))
-	for _, no := range chunks {
-		first := uint32(no) * metadata.ChunkSlots //nolint:gosec // not negative
+// read fetches the sizes of the whole chunks that uids lie in, in one round trip.
+func (z *sizes) read(ctx context.Context, uids []uint32) error {
+	slices.Sort(uids)
+	ranges := make([]metadata.UIDRange, 0, len(uids))
+	for _, uid := range uids {
+		first := uid &^ (metadata.ChunkSlots - 1)
 		last := first + metadata.ChunkSlots - 1
-		if n := len(ranges); n > 0 && ranges[n-1].Last+1 == first {
+		n := len(ranges)
+		if n > 0 && ranges[n-1].Last == last {
+			continue
+		}
+		if n > 0 && ranges[n-1].Last+1 == first {
 			ranges[n-1].Last = last
 			continue
 		}

@@ -21,10 +21,12 @@ const lastUID = 4_294_967_294
 
 // sizesError says that a change has to know the sizes of messages that the node
 // does not hold yet. Whoever applies the change reads them and applies it again.
-type sizesError struct{ chunks []int32 }
+type sizesError struct {
+	uids []uint32 // one of each chunk
+}
 
 func (n *sizesError) Error() string {
-	return fmt.Sprintf("sizes of %d chunks are not known", len(n.chunks))
+	return fmt.Sprintf("sizes of %d chunks are not known", len(n.uids))
 }
 
 // build is a mailbox change in the making: operations are applied to it one
@@ -36,6 +38,7 @@ type build struct {
 	edits map[int32]*metadata.Edit
 
 	insert     []metadata.Message
+	sizes      map[uint32]int64 // of what is added; nobody else's until it is committed
 	deliveries []metadata.Delivery
 	expunged   int64
 	keywords   bool // row.Keywords is a copy of our own
@@ -110,7 +113,7 @@ func (b *build) count(uid uint32, s metadata.Slot, by int64) {
 	if s.Flags&metadata.Seen == 0 {
 		c.Unseen = by
 	}
-	size, _ := b.box.sizes.of(uid)
+	size, _ := b.size(uid)
 	c.Bytes = by * size
 	if s.Flags&metadata.Deleted != 0 {
 		c.Deleted, c.DeletedBytes = by, by*size
@@ -118,20 +121,28 @@ func (b *build) count(uid uint32, s metadata.Slot, by int64) {
 	b.row.Counters = b.row.Counters.Add(c)
 }
 
+// size is the size of a message of the base, or of one that was added, and
+// whether it is known.
+func (b *build) size(uid uint32) (int64, bool) {
+	if size, added := b.sizes[uid]; added {
+		return size, true
+	}
+	return b.box.sizes.of(uid)
+}
+
 // need returns a *sizesError if the size of any of uids, which rise, is not known.
 func (b *build) need(uids []uint32) error {
-	var missing []int32
+	var missing []uint32
 	for _, uid := range uids {
-		no := metadata.ChunkOf(uid)
-		if n := len(missing); n > 0 && missing[n-1] == no {
+		if n := len(missing); n > 0 && metadata.ChunkOf(missing[n-1]) == metadata.ChunkOf(uid) {
 			continue
 		}
-		if _, known := b.box.sizes.of(uid); !known {
-			missing = append(missing, no)
+		if _, known := b.size(uid); !known {
+			missing = append(missing, uid)
 		}
 	}
 	if missing != nil {
-		return &sizesError{chunks: missing}
+		return &sizesError{uids: missing}
 	}
 	return nil
 }
@@ -149,7 +160,10 @@ func (b *build) room(n int) error {
 func (b *build) add(flags metadata.Flags, size int64) uint32 {
 	uid := uint32(b.row.UIDNext) //nolint:gosec // UIDNEXT fits 32 bits
 	b.row.UIDNext++
-	b.box.sizes.put(uid, size)
+	if b.sizes == nil {
+		b.sizes = make(map[uint32]int64)
+	}
+	b.sizes[uid] = size
 	slot := metadata.Slot{Flags: flags, ModSeq: b.modseq}
 	b.edit(metadata.ChunkOf(uid)).Set(int(uid%metadata.ChunkSlots), slot)
 	b.count(uid, slot, +1)

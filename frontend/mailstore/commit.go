@@ -94,26 +94,36 @@ func (p *pending) finish(after *Snapshot, err error) {
 	close(p.done)
 }
 
-// refusesOne says that err may be due to one operation of several.
+// refusesOne says that err may be due to one operation of several: a quota, a
+// delivery made before, or something that PostgreSQL does not take.
 func refusesOne(err error) bool {
-	return errors.Is(err, metadata.ErrOverQuota) || errors.Is(err, metadata.ErrDelivered) || errors.Is(err, metadata.ErrLate)
+	return err != nil && !errors.Is(err, metadata.ErrUnavailable) && !errors.Is(err, metadata.ErrInDoubt) &&
+		!errors.Is(err, metadata.ErrNoMailbox)
 }
 
 // attempt tries until the group is committed. What fails on its own leaves group.
 func (b *box) attempt(group *[]*pending) (*Snapshot, error) {
 	ctx := context.Background()
-	for try := range maxAttempts {
-		if try > 0 && !b.isContested() {
-			if err := b.refresh(ctx); err != nil {
-				return nil, err
-			}
-		}
-		after, err := b.tryOnce(ctx, group, try > 0)
+	proved := false // the current snapshot was read after the operations were asked for
+	for range maxAttempts {
+		after, err := b.tryOnce(ctx, group, proved)
+		var missing *sizesError
 		switch {
 		case errors.Is(err, metadata.ErrConflict):
 			b.contested()
-		case !errors.Is(err, errUnproved):
+			err = nil
+		case errors.Is(err, errUnproved):
+			err, proved = b.refresh(ctx), true
+		case errors.As(err, &missing):
+			err = b.sizes.provide(ctx, missing.uids, &proved)
+		case errors.Is(err, metadata.ErrNoMailbox):
+			b.setGone()
+			return nil, err
+		default:
 			return after, err
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("commit to mailbox %d: %w", b.ref.Mailbox, metadata.ErrUnavailable)
@@ -127,7 +137,7 @@ func (b *box) tryOnce(ctx context.Context, group *[]*pending, proved bool) (*Sna
 		return b.tryLocked(ctx, group)
 	}
 	base := b.current.Load()
-	built, err := b.build(ctx, base, group)
+	built, err := b.build(base, group)
 	if err != nil {
 		return nil, err
 	}
@@ -152,11 +162,11 @@ func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, erro
 	done, err := b.store.db.CommitLocked(ctx, b.ref.Account, []metadata.MailboxID{b.ref.Mailbox},
 		[]metadata.Version{base.row.Version}, func(loads []metadata.Load) (*metadata.Commit, error) {
 			locked := base.after(loads[0])
-			b.quieter(locked == base)
+			b.quieter(locked.row.Version == base.row.Version)
 			base = locked
 			b.install(base)
 			var err error
-			if built, err = b.build(ctx, base, group); err != nil || !built.changed() {
+			if built, err = b.build(base, group); err != nil || !built.changed() {
 				return nil, err
 			}
 			var commit *metadata.Commit
@@ -172,33 +182,31 @@ func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, erro
 	return b.committed(built, chunks, done, 0), nil
 }
 
-// build applies group to base. Operations that fail are answered and leave the group.
-func (b *box) build(ctx context.Context, base *Snapshot, group *[]*pending) (*build, error) {
-	for {
-		built := newBuild(b, base)
+// build applies group to base. Operations that fail are answered and leave the
+// group. A *sizesError says what has to be known first; it asks nobody itself,
+// because it may run while the mailbox is locked.
+func (b *box) build(base *Snapshot, group *[]*pending) (*build, error) {
+	built := newBuild(b, base)
+	var unknown []uint32
+	left := (*group)[:0]
+	for _, p := range *group {
+		built.begin()
+		err := p.apply(built)
 		var missing *sizesError
-		left := (*group)[:0]
-		for _, p := range *group {
-			built.begin()
-			err := p.apply(built)
-			if errors.As(err, &missing) {
-				left = append(left, p)
-				continue
-			}
-			if err != nil {
-				p.finish(nil, err)
-				continue
-			}
-			left = append(left, p)
+		switch {
+		case errors.As(err, &missing):
+			unknown = append(unknown, missing.uids...)
+		case err != nil:
+			p.finish(nil, err)
+			continue
 		}
-		*group = left
-		if missing == nil {
-			return built, nil
-		}
-		if err := b.sizes.read(ctx, missing.chunks); err != nil {
-			return nil, err
-		}
+		left = append(left, p)
 	}
+	*group = left
+	if unknown != nil {
+		return nil, &sizesError{uids: unknown}
+	}
+	return built, nil
 }
 
 // commit is the build as a commit of its own.
@@ -223,6 +231,9 @@ func (b *build) quota() metadata.Quota {
 
 // committed makes what was built the current snapshot and tells the other nodes.
 func (b *box) committed(built *build, chunks []*metadata.Chunk, done metadata.Committed, i int) *Snapshot {
+	for uid, size := range built.sizes {
+		b.sizes.put(uid, size)
+	}
 	after := built.snapshot(chunks, done.Stamps[i], done.Epoch)
 	b.install(after)
 	b.store.publish(events.Event{

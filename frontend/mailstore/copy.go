@@ -35,11 +35,9 @@ func (m *Mailbox) Copy(ctx context.Context, args CopyArgs) (Copied, error) {
 }
 
 // Move moves messages into the mailbox Dest of the same account, all or none,
-// in one commit (RFC 6851). The mailbox is proved with PostgreSQL first.
+// in one commit (RFC 6851). The mailbox as it is afterwards is proved with
+// PostgreSQL, by the commit or, if nothing was there to be moved, by asking.
 func (m *Mailbox) Move(ctx context.Context, args CopyArgs) (Copied, error) {
-	if err := m.box.refresh(ctx); err != nil {
-		return Copied{}, err
-	}
 	return m.transfer(ctx, args, true)
 }
 
@@ -103,37 +101,49 @@ func (t *transfer) run() error {
 		}
 	}()
 	ctx := context.Background()
-	for try := range maxAttempts {
-		contested := slices.ContainsFunc(boxes, (*box).isContested)
-		if try > 0 && !contested {
-			for _, b := range boxes {
-				if err := b.refresh(ctx); err != nil {
-					return err
-				}
-			}
-		}
-		err := t.try(ctx, boxes, contested, try > 0)
+	proved := false // the current snapshots were read after the command began
+	for range maxAttempts {
+		err := t.try(ctx, boxes, proved)
+		var missing *sizesError
 		switch {
 		case errors.Is(err, metadata.ErrConflict):
 			for _, b := range boxes {
 				b.contested()
 			}
-		case !errors.Is(err, errUnproved):
+			err = nil
+		case errors.Is(err, errUnproved):
+			err, proved = refreshAll(ctx, boxes), true
+		case errors.As(err, &missing):
+			err = t.from.sizes.provide(ctx, missing.uids, &proved)
+		case errors.Is(err, metadata.ErrNoMailbox):
+			return errors.Join(err, refreshAll(ctx, boxes)) // finds out which
+		default:
+			return err
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return fmt.Errorf("copy to mailbox %d: %w", t.to.ref.Mailbox, metadata.ErrUnavailable)
 }
 
-func (t *transfer) try(ctx context.Context, boxes []*box, locked, proved bool) error {
+func refreshAll(ctx context.Context, boxes []*box) error {
+	var errs []error
+	for _, b := range boxes {
+		errs = append(errs, b.refresh(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (t *transfer) try(ctx context.Context, boxes []*box, proved bool) error {
 	bases := make([]*Snapshot, len(boxes))
 	for i, b := range boxes {
 		bases[i] = b.current.Load()
 	}
-	if locked {
+	if slices.ContainsFunc(boxes, (*box).isContested) {
 		return t.tryLocked(ctx, boxes, bases)
 	}
-	builds, err := t.buildSized(ctx, boxes, bases)
+	builds, err := t.build(boxes, bases)
 	if err != nil {
 		return err
 	}
@@ -165,12 +175,12 @@ func (t *transfer) tryLocked(ctx context.Context, boxes []*box, bases []*Snapsho
 		func(loads []metadata.Load) (*metadata.Commit, error) {
 			for i, b := range boxes {
 				after := bases[i].after(loads[i])
-				b.quieter(after == bases[i])
+				b.quieter(after.row.Version == bases[i].row.Version)
 				b.install(after)
 				bases[i] = after
 			}
 			var err error
-			builds, err = t.buildSized(ctx, boxes, bases)
+			builds, err = t.build(boxes, bases)
 			if err != nil || len(t.copies) == 0 {
 				return nil, err
 			}
@@ -187,20 +197,6 @@ func (t *transfer) tryLocked(ctx context.Context, boxes []*box, bases []*Snapsho
 	}
 	t.committed(boxes, builds, chunks, done)
 	return nil
-}
-
-// buildSized computes the change, reading the sizes that it needs.
-func (t *transfer) buildSized(ctx context.Context, boxes []*box, bases []*Snapshot) ([]*build, error) {
-	for {
-		builds, err := t.build(boxes, bases)
-		var missing *sizesError
-		if !errors.As(err, &missing) {
-			return builds, err
-		}
-		if err := t.from.sizes.read(ctx, missing.chunks); err != nil {
-			return nil, err
-		}
-	}
 }
 
 // build computes the change on bases: a build for each mailbox.
@@ -237,7 +233,7 @@ func (t *transfer) build(boxes []*box, bases []*Snapshot) ([]*build, error) {
 	t.result.First = uint32(to.row.UIDNext) //nolint:gosec // UIDNEXT fits 32 bits
 	mapped := mapKeywords(from, to, slots)
 	for i, uid := range t.result.Source {
-		size, _ := t.from.sizes.of(uid)
+		size, _ := from.size(uid)
 		flags := slots[i].Flags&metadata.SystemFlags | mapped(slots[i].Flags)
 		t.copies = append(t.copies, metadata.Copy{
 			From: t.from.ref.Mailbox, UID: uid,
@@ -259,6 +255,9 @@ func mapKeywords(from, to *build, slots []metadata.Slot) func(metadata.Flags) me
 	}
 	var bits [metadata.MaxKeywords]metadata.Flags
 	for i := range used.Keywords {
+		if i >= len(from.row.Keywords) || from.row.Keywords[i] == "" {
+			continue // a bit without a name means nothing to anybody
+		}
 		// What does not fit is dropped: the copy matters more than its labels.
 		bits[i], _ = to.keywordBits([]string{from.row.Keywords[i]})
 	}
