@@ -32,8 +32,10 @@ type Config struct {
 	Sweep        time.Duration // how often open mailboxes are compared with PostgreSQL; 30 s
 	SweepDeaf    time.Duration // the same while the bus is down; 2 s
 	OrphanGrace  time.Duration // age from which an object that no row names is an orphan; 72 h
-	Retention    time.Duration // how long expunged mail can be brought back; 14 days
-	BackupWindow time.Duration // delay between the rows' deletion and the object's; 7 days
+	Retention    time.Duration // how long expunged mail can be brought back; 14 days, negative: not at all
+	BackupWindow time.Duration // delay between the rows' deletion and the object's; 7 days, negative: none
+	Relist       time.Duration // between two listings that find nothing of a deleted account; 1 h, negative: none
+	DeleteRate   int           // objects that the collector deletes in a second; 200
 	Collect      time.Duration // how often the collector looks for work; 10 min, negative: never
 }
 
@@ -54,6 +56,11 @@ func (c *Config) setDefaults() {
 	def(&c.OrphanGrace, 72*time.Hour)
 	def(&c.Retention, 14*24*time.Hour)
 	def(&c.BackupWindow, 7*24*time.Hour)
+	def(&c.Relist, time.Hour)
+	c.Retention, c.BackupWindow, c.Relist = max(c.Retention, 0), max(c.BackupWindow, 0), max(c.Relist, 0)
+	if c.DeleteRate <= 0 {
+		c.DeleteRate = 200
+	}
 	def(&c.Collect, 10*time.Minute)
 }
 
@@ -105,6 +112,9 @@ func (s *Store) MaxMessage() int64 { return s.cfg.MaxMessage }
 func (s *Store) Run(ctx context.Context) error {
 	s.work.Go(func() { s.sweepLoop(ctx) })
 	s.work.Go(func() { s.evictLoop(ctx) })
+	if s.cfg.Collect > 0 {
+		s.work.Go(func() { s.collectLoop(ctx) })
+	}
 	err := s.follow(ctx)
 	if cerr := s.sub.Close(); err == nil {
 		err = cerr

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"starling/events"
+	"starling/events/memory"
+	"starling/events/nats"
+	"starling/frontend/mailstore"
+	"starling/metadata"
+)
+
+func newGC() *cobra.Command {
+	var account string
+	var accept bool
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Run the collector until nothing is due: expunged mail, orphans, deleted accounts",
+		Long: "Run the collector until nothing is due, beside those of the nodes, which do the\n" +
+			"same by themselves (mail.collect). It deletes mail that was expunged longer ago\n" +
+			"than mail.retention, deleted mailboxes likewise, then, after mail.backup_window,\n" +
+			"their objects, and what is left of deleted accounts. Objects that no message\n" +
+			"names are looked for in an account every mail.orphan_grace, and at once with\n" +
+			"--account.\n\n" +
+			"After a restore or a failover objects without a message may be the last copies\n" +
+			"of mail: they are kept until --accept-epoch says that all is well.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withCollector(cmd, func(ctx context.Context, n *node) error {
+				if accept {
+					epoch, err := n.db.AcceptEpoch(ctx)
+					if err != nil {
+						return err
+					}
+					cmd.Printf("epoch %d accepted\n", epoch)
+				}
+				id, err := accountID(ctx, n.db, account)
+				if err != nil {
+					return err
+				}
+				report, err := n.store.Collect(ctx, id)
+				printCollected(cmd, report)
+				if err == nil && report.Failed > 0 {
+					err = fmt.Errorf("%d mailboxes or accounts were left out: see above", report.Failed)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&account, "account", "", "only of this account, and compare its objects with its messages now")
+	cmd.Flags().BoolVar(&accept, "accept-epoch", false, "say that all is well with the database as it is, after a restore or a failover")
+	return cmd
+}
+
+// withCollector opens what the collector needs: the stores of a node, without
+// its frontends. Without NATS the nodes hear of it a little later.
+func withCollector(cmd *cobra.Command, do func(context.Context, *node) error) (err error) {
+	ctx := cmd.Context()
+	cfg, err := configOf(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(cfg.Log)
+	if err != nil {
+		return err
+	}
+	n := &node{cfg: cfg, log: log}
+	defer n.close()
+	if n.db, err = openDB(ctx, cfg.Postgres); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.db.Close)
+	blobs, err := openBlobs(ctx, cfg.Blobs, log)
+	if err != nil {
+		return err
+	}
+	if len(cfg.NATS.URLs) > 0 {
+		n.bus, err = nats.Open(cfg.NATS.config(log))
+	} else {
+		n.bus, err = new(memory.Hub).Open(events.Options{Log: log})
+	}
+	if err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	n.store, err = mailstore.New(ctx, mailstore.Config{
+		DB: n.db, Blobs: blobs, Bus: n.bus, Log: log, TempDir: cfg.Mail.TempDir,
+		OrphanGrace: cfg.Mail.OrphanGrace, Retention: cfg.Mail.Retention, BackupWindow: cfg.Mail.BackupWindow,
+	})
+	if err != nil {
+		return err
+	}
+	return do(ctx, n)
+}
+
+// accountID is the account of that name; 0 if it is empty.
+func accountID(ctx context.Context, db *metadata.DB, name string) (metadata.AccountID, error) {
+	if name == "" {
+		return 0, nil
+	}
+	a, err := db.Recipient(ctx, name)
+	return a.ID, err
+}
+
+func printCollected(cmd *cobra.Command, r mailstore.CollectReport) {
+	for _, line := range []struct {
+		what  string
+		count int64
+	}{
+		{"messages deleted", r.Messages},
+		{"mailboxes collected", int64(r.Mailboxes)},
+		{"deleted mailboxes removed", int64(r.Dropped)},
+		{"empty chunks of flags dropped", int64(r.Chunks)},
+		{"unused keywords freed", int64(r.Keywords)},
+		{"deliveries forgotten", r.Deliveries},
+		{"accounts looked through for orphans", int64(r.Scanned)},
+		{"orphans found", r.Orphans},
+		{"objects deleted", r.Objects},
+		{"objects still named, kept", r.Named},
+		{"deleted accounts waiting to be removed", int64(r.Emptied)},
+		{"deleted accounts removed", int64(r.Accounts)},
+	} {
+		if line.count > 0 {
+			cmd.Printf("%8d %s\n", line.count, line.what)
+		}
+	}
+	if r.Unaccepted {
+		cmd.Println("No orphans were looked for: the database was restored or failed over since an\noperator last said that all is well. See starling gc --help on --accept-epoch.")
+	}
+	if r == (mailstore.CollectReport{}) {
+		cmd.Println("Nothing is due.")
+	}
+}

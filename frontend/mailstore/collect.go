@@ -1,0 +1,205 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"starling/events"
+	"starling/metadata"
+)
+
+// CollectReport is what a run of the collector did.
+type CollectReport struct {
+	Mailboxes  int   // in which expunged messages were collected
+	Dropped    int   // deleted mailboxes that were removed
+	Messages   int64 // rows deleted
+	Chunks     int   // of 128 UIDs each, that held nothing any more
+	Keywords   int   // that no message has any more
+	Deliveries int64 // forgotten, so that they could be made again
+	Scanned    int   // accounts of which all objects were compared with the messages
+	Orphans    int64 // objects found that no message names
+	Objects    int64 // deleted from the store
+	Named      int64 // objects due to be deleted that a message still names; they come again later
+	Accounts   int   // removed for good
+	Emptied    int   // accounts being deleted that are empty so far, or nearly
+	Failed     int   // mailboxes and accounts that something went wrong with; the log says what
+	// Unaccepted says that no orphans were looked for, because the database is of
+	// another epoch than the one that was accepted.
+	Unaccepted bool
+}
+
+const (
+	// collectPage is how much work is listed at a time.
+	collectPage = 1000
+	// collectLease is how long a claim lasts. It is made again before every part of
+	// the work, and what two nodes do at the same time does no harm.
+	collectLease = 5 * time.Minute
+	// deliveryAge is how long a delivery that is tried again is known.
+	deliveryAge = 7 * 24 * time.Hour
+)
+
+// collectLoop runs the collector from time to time, on no two nodes at the same time.
+func (s *Store) collectLoop(ctx context.Context) {
+	interval := func() time.Duration { return s.cfg.Collect/2 + rand.N(s.cfg.Collect) } //nolint:gosec // jitter
+	every(ctx, interval, func() {
+		report, err := s.Collect(ctx, 0)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			s.log.Warn("collector ended early", zap.Error(err))
+		case report != (CollectReport{}):
+			s.log.Info("collected", zap.Any("report", report))
+		}
+		if report.Unaccepted {
+			s.log.Warn("the database is of an epoch that nobody accepted: objects without a message are kept; see starling gc --accept-epoch")
+		}
+	})
+}
+
+// Collect does all of the collector's work that is due: it deletes what was
+// expunged longer ago than Config.Retention, deleted mailboxes likewise, objects
+// that nobody has named for Config.BackupWindow, and what is left of deleted
+// accounts. With an account that is not 0 only that one's, and its objects are
+// compared with its messages now, not when it is its turn. Any number of nodes
+// may do it at the same time. What fails is logged and counted, and the rest goes
+// on; the error is for what ends the run.
+func (s *Store) Collect(ctx context.Context, account metadata.AccountID) (CollectReport, error) {
+	c := &collector{store: s, db: s.db.Background(), account: account, owner: randomID()}
+	for _, step := range []struct {
+		what string
+		run  func(context.Context) error
+	}{
+		{"collect expunged messages", c.expunged},
+		{"collect deleted mailboxes", c.dropped},
+		{"forget deliveries", c.deliveries},
+		{"look for orphans", c.orphans},
+		{"delete objects", c.doomed},
+		{"delete accounts", c.accounts},
+	} {
+		if err := step.run(ctx); err != nil {
+			return c.report, fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	return c.report, nil
+}
+
+// collector is a run of the collector.
+type collector struct {
+	store   *Store
+	db      *metadata.DB
+	account metadata.AccountID // 0: all
+	owner   int64              // of the leases
+	pace    pace
+	report  CollectReport
+}
+
+// claimed does work that nobody else does. It counts what fails, unless that
+// is the end of the run.
+func (c *collector) claimed(ctx context.Context, ref metadata.BoxRef, work func() error) error {
+	mine, err := c.db.Claim(ctx, ref, c.owner, collectLease)
+	if err != nil || !mine {
+		return err
+	}
+	err = work()
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case errors.Is(err, metadata.ErrHeld), errors.Is(err, metadata.ErrNoMailbox):
+		err = nil // it is somebody else's, or nobody's, by now
+	default:
+		c.report.Failed++
+		c.store.log.Warn("collector", zap.Int64("account", int64(ref.Account)), zap.Int64("mailbox", int64(ref.Mailbox)), zap.Error(err))
+		err = nil
+	}
+	// What is not released ends by itself.
+	if rerr := c.db.Release(context.WithoutCancel(ctx), ref, c.owner); err == nil {
+		err = rerr
+	}
+	return err
+}
+
+// renew makes the claim on an account last longer. Whether it does is not
+// important enough to stop for.
+func (c *collector) renew(ctx context.Context, account metadata.AccountID) error {
+	_, err := c.db.Claim(ctx, metadata.BoxRef{Account: account}, c.owner, collectLease)
+	return err
+}
+
+type listDue func(ctx context.Context, account metadata.AccountID, retention time.Duration, after *metadata.Due, limit int) ([]metadata.Due, error)
+
+// eachDue works on all mailboxes that list lists.
+func (c *collector) eachDue(ctx context.Context, list listDue, work func(metadata.Due) error) error {
+	var last *metadata.Due
+	for {
+		page, err := list(ctx, c.account, c.store.cfg.Retention, last, collectPage)
+		if err != nil {
+			return err
+		}
+		for _, due := range page {
+			if err := c.claimed(ctx, due.BoxRef, func() error { return work(due) }); err != nil {
+				return err
+			}
+		}
+		if len(page) < collectPage {
+			return nil
+		}
+		last = &page[len(page)-1]
+	}
+}
+
+func (c *collector) expunged(ctx context.Context) error {
+	return c.eachDue(ctx, c.db.DueExpunged, func(due metadata.Due) error {
+		done, err := c.db.Collect(ctx, due.BoxRef, due.Through)
+		c.count(done)
+		if done.Version != (metadata.Version{}) {
+			c.report.Mailboxes++
+			c.store.collected(due.BoxRef, done.Version)
+		}
+		return err
+	})
+}
+
+func (c *collector) dropped(ctx context.Context) error {
+	return c.eachDue(ctx, c.db.DueDropped, func(due metadata.Due) error {
+		done, err := c.db.CollectDropped(ctx, due.BoxRef)
+		c.count(done)
+		if err == nil {
+			c.report.Dropped++
+		}
+		return err
+	})
+}
+
+func (c *collector) count(done metadata.Collected) {
+	c.report.Messages += int64(done.Messages)
+	c.report.Chunks += done.Chunks
+	c.report.Keywords += done.Keywords
+}
+
+// collected tells this node and the others that the mailbox is at a new version.
+func (s *Store) collected(ref metadata.BoxRef, v metadata.Version) {
+	if b := s.lookup(ref); b != nil {
+		s.catchUp(b)
+	}
+	s.publish(events.Event{
+		Account: int64(ref.Account), Mailbox: int64(ref.Mailbox), Kind: events.Changed,
+		ModSeq: v.ModSeq, Epoch: v.Epoch,
+	})
+}
+
+func (c *collector) deliveries(ctx context.Context) error {
+	for after := metadata.AccountID(0); ; {
+		n, last, err := c.db.ForgetDeliveries(ctx, c.account, after, deliveryAge)
+		c.report.Deliveries += n
+		if err != nil || last == 0 {
+			return err
+		}
+		after = last
+	}
+}
