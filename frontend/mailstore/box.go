@@ -20,6 +20,7 @@ type box struct {
 
 	current atomic.Pointer[Snapshot] // nil until first loaded; replaced under mu, never older
 	sizes   sizes
+	awaited atomic.Bool // a read in the background is about to begin
 
 	// turn is held by the one that commits to this mailbox. Of two mailboxes
 	// the one with the lower id is taken first.

@@ -141,6 +141,27 @@ type node struct {
 // node starts a node; its sweep runs once an hour unless options say otherwise.
 func (c *cluster) node(options ...func(*Config)) *node {
 	c.t.Helper()
+	n := c.still(options...)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := n.Store.Run(ctx); err != nil {
+			c.t.Error(err)
+		}
+	})
+	stop := n.stop
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+		stop()
+	})
+	c.t.Cleanup(n.stop)
+	return n
+}
+
+// still is a node that does nothing of itself: it hears nothing and never sweeps.
+func (c *cluster) still(options ...func(*Config)) *node {
+	c.t.Helper()
 	n := &node{db: c.connect(), faults: new(eventtest.Faults), ended: make(chan struct{}, 1)}
 	bus := c.open(events.Options{Heartbeat: 20 * time.Millisecond, Gap: 100 * time.Millisecond, Silence: time.Hour}, n.faults.Wrap)
 	cfg := Config{
@@ -150,20 +171,12 @@ func (c *cluster) node(options ...func(*Config)) *node {
 	for _, option := range options {
 		option(&cfg)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
 	var err error
-	if n.Store, err = New(ctx, cfg); err != nil {
+	if n.Store, err = New(context.WithoutCancel(c.t.Context()), cfg); err != nil {
 		c.t.Fatal(err)
 	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := n.Store.Run(ctx); err != nil {
-			c.t.Error(err)
-		}
-	})
 	n.stop = sync.OnceFunc(func() {
-		cancel()
-		running.Wait()
+		n.work.Wait()
 		if err := bus.Close(); err != nil {
 			c.t.Error(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -73,7 +72,7 @@ type Store struct {
 	log   *zap.Logger
 	codec *codec.Codec
 	sub   events.Subscription
-	deaf  atomic.Bool // the bus is known to be down
+	watch watch
 	work  sync.WaitGroup
 
 	mu       sync.Mutex
@@ -98,7 +97,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("subscribe to changes: %w", err)
 	}
 	return &Store{
-		cfg: cfg, db: cfg.DB, blobs: cfg.Blobs, log: cfg.Log, codec: coder, sub: sub,
+		cfg: cfg, db: cfg.DB, blobs: cfg.Blobs, log: cfg.Log, codec: coder, sub: sub, watch: newWatch(),
 		accounts: make(map[metadata.AccountID]*resident),
 	}, nil
 }
@@ -110,6 +109,7 @@ func (s *Store) MaxMessage() int64 { return s.cfg.MaxMessage }
 // Run follows the changes of other nodes, sweeps, and collects, until ctx is
 // done; then it waits for what is under way.
 func (s *Store) Run(ctx context.Context) error {
+	s.work.Go(func() { <-ctx.Done(); close(s.watch.stopped) })
 	s.work.Go(func() { s.sweepLoop(ctx) })
 	s.work.Go(func() { s.evictLoop(ctx) })
 	if s.cfg.Collect > 0 {
