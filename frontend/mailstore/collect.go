@@ -159,7 +159,7 @@ func (c *collector) expunged(ctx context.Context) error {
 		c.count(done)
 		if done.Version != (metadata.Version{}) {
 			c.report.Mailboxes++
-			c.store.collected(due.BoxRef, done.Version)
+			err = errors.Join(err, c.store.collected(ctx, due.BoxRef, done.Version))
 		}
 		return err
 	})
@@ -182,15 +182,17 @@ func (c *collector) count(done metadata.Collected) {
 	c.report.Keywords += done.Keywords
 }
 
-// collected tells this node and the others that the mailbox is at a new version.
-func (s *Store) collected(ref metadata.BoxRef, v metadata.Version) {
-	if b := s.lookup(ref); b != nil {
-		s.catchUp(b)
-	}
+// collected brings what this node holds of the mailbox to the new version, and
+// tells the others.
+func (s *Store) collected(ctx context.Context, ref metadata.BoxRef, v metadata.Version) error {
 	s.publish(events.Event{
 		Account: int64(ref.Account), Mailbox: int64(ref.Mailbox), Kind: events.Changed,
 		ModSeq: v.ModSeq, Epoch: v.Epoch,
 	})
+	if b := s.lookup(ref); b != nil {
+		return b.refresh(ctx)
+	}
+	return nil
 }
 
 func (c *collector) deliveries(ctx context.Context) error {
