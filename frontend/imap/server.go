@@ -60,10 +60,11 @@ func (c *Config) setDefaults() {
 type Server struct {
 	cfg Config
 
-	mu       sync.Mutex
-	closing  bool
-	sessions map[*session]struct{}
-	served   sync.WaitGroup
+	mu        sync.Mutex
+	closing   bool
+	listeners []net.Listener
+	sessions  map[*session]struct{}
+	served    sync.WaitGroup
 }
 
 // NewServer returns a server.
@@ -72,9 +73,16 @@ func NewServer(cfg Config) *Server {
 	return &Server{cfg: cfg, sessions: make(map[*session]struct{})}
 }
 
-// Serve answers the connections of l until l is closed or Shutdown is called.
-// implicitTLS says that they begin with a TLS handshake (RFC 8314 §3).
+// Serve answers the connections of l until Shutdown closes it. implicitTLS says
+// that they begin with a TLS handshake (RFC 8314 §3).
 func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
+	srv.mu.Lock()
+	srv.listeners = append(srv.listeners, l)
+	closing := srv.closing
+	srv.mu.Unlock()
+	if closing {
+		return closeListener(l)
+	}
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -133,6 +141,10 @@ func (srv *Server) Sessions() int {
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
 	srv.closing = true
+	var errs []error
+	for _, l := range srv.listeners {
+		errs = append(errs, closeListener(l))
+	}
 	for s := range srv.sessions {
 		s.alarm.ring(alarmShutdown)
 	}
@@ -144,17 +156,25 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-done:
-		return nil
+		return errors.Join(errs...)
 	case <-ctx.Done():
 	}
 	srv.mu.Lock()
-	left := len(srv.sessions)
+	errs = append(errs, fmt.Errorf("shut down: %d connections were cut off: %w", len(srv.sessions), ctx.Err()))
 	for s := range srv.sessions {
 		s.cut()
 	}
 	srv.mu.Unlock()
 	<-done
-	return fmt.Errorf("shut down: %d connections were cut off: %w", left, ctx.Err())
+	return errors.Join(errs...)
+}
+
+// closeListener closes l, which somebody else may have closed before.
+func closeListener(l net.Listener) error {
+	if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close listener on %s: %w", l.Addr(), err)
+	}
+	return nil
 }
 
 // claimLater takes the new messages of a view as recent for this server's

@@ -56,6 +56,7 @@ var sentinels = []struct {
 	{blobstore.ErrCorrupt, imapwire.CodeCorruption, "The stored message is damaged"},
 	{blobstore.ErrNotFound, imapwire.CodeCorruption, "The stored message is missing"},
 	{context.DeadlineExceeded, imapwire.CodeUnavailable, "That took too long, try again"},
+	{context.Canceled, imapwire.CodeUnavailable, "The server stops here, please connect again"},
 }
 
 // statusOf decides what a client is told of err. What it does not know is a
