@@ -42,6 +42,7 @@ type Upload struct {
 	spool    *codec.Spool
 	parser   *message.Parser
 	size     int64
+	err      error // of the first Write that failed: the message is not whole
 }
 
 // Appended is where a message came to stand.
@@ -127,13 +128,19 @@ func randomID() int64 {
 }
 
 // Write takes in bytes of the message. ErrTooBig says that there are too many.
-func (u *Upload) Write(p []byte) (int, error) {
+// After an error the message cannot be appended any more.
+func (u *Upload) Write(p []byte) (n int, err error) {
+	if u.err != nil {
+		return 0, u.err
+	}
 	u.size += int64(len(p))
 	if u.size > u.store.cfg.MaxMessage {
-		return 0, ErrTooBig
+		u.err = ErrTooBig
+		return 0, u.err
 	}
 	_, _ = u.parser.Write(p) // never fails
-	return u.spool.Write(p)
+	n, u.err = u.spool.Write(p)
+	return n, u.err
 }
 
 // Discard frees what the upload holds. Whether the message was appended stays as it is.
@@ -153,6 +160,9 @@ const putAttempts = 3
 // by which a delivery that is tried again is known: a second one does nothing and
 // succeeds.
 func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, error) {
+	if u.err != nil {
+		return Appended{}, fmt.Errorf("append what was not taken in whole: %w", u.err)
+	}
 	summary := u.parser.Close()
 	packed, err := summary.AppendBinary(nil)
 	if err != nil {
