@@ -211,7 +211,7 @@ func addresses(output string) map[string]string {
 // unless it ends with one of the statuses (none: 0).
 func runTool(t *testing.T, stdin string, env []string, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
