@@ -125,19 +125,18 @@ func startNode(t testing.TB, db *metadata.DB, store *mailstore.Store, log *zap.L
 	})
 	n.imap = serve(func(l net.Listener) error { return n.server.Serve(l, false) })
 	n.imaps = serve(func(l net.Listener) error { return n.server.Serve(l, true) })
-	opened := listeners
 	n.lmtp = serve(mail.Serve)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
 		defer cancel()
-		for _, l := range opened { // LMTP closes its own
-			_ = l.Close()
-		}
 		if err := n.server.Shutdown(ctx); err != nil {
 			t.Error(err)
 		}
 		if err := mail.Shutdown(ctx); err != nil {
 			t.Error(err)
+		}
+		for _, l := range listeners {
+			_ = l.Close() // usually closed: Shutdown may have come before Serve knew it
 		}
 		running.Wait()
 		stop()

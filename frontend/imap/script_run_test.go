@@ -28,7 +28,8 @@ func runScript(t *testing.T, s *script, c *cluster, nodes int) {
 		user:  fmt.Sprintf("%s@nodes%d.example", s.name, nodes),
 		conns: make(map[string]*scriptConn),
 	}
-	r.vars = map[string]string{"user": r.user}
+	local, domain, _ := strings.Cut(r.user, "@")
+	r.vars = map[string]string{"user": r.user, "local": local, "domain": domain}
 	s.prepare(t, c, r.user)
 	defer func() {
 		for _, conn := range r.conns {

@@ -41,7 +41,7 @@ import (
 // end need not be written, and if there is no "<" at all, only an OK is asked for. "…" stands
 // for any text, and alone on a line for any responses. "$name", of small letters, is a
 // word that must be the same at each place; $tag is the command's tag, $user the
-// account. Literals are written {file.eml}, {"Go string"} or
+// account, which is $local@$domain. Literals are written {file.eml}, {"Go string"} or
 //
 //	{|
 //	 |line
@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 		}
 		c := clusters[s.options]
 		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
 			for nodes, name := range []string{1: "one", 2: "two"} {
 				if nodes > 0 {
 					t.Run(name, func(t *testing.T) {
