@@ -11,8 +11,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 	"golang.org/x/term"
 
+	"starling/events"
+	"starling/events/nats"
 	"starling/frontend/auth"
 	"starling/metadata"
 )
@@ -190,7 +193,7 @@ func newAccountPasswd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
+		return changeLogin(cmd, args[0], func(ctx context.Context, db *metadata.DB) error {
 			return db.SetPassword(ctx, args[0], hashed)
 		})
 	}
@@ -247,7 +250,7 @@ func newAccountState(use, short string, state metadata.AccountState) *cobra.Comm
 	return &cobra.Command{
 		Use: use + " ADDRESS", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
+			return changeLogin(cmd, args[0], func(ctx context.Context, db *metadata.DB) error {
 				return db.SetState(ctx, args[0], state)
 			})
 		},
@@ -265,9 +268,42 @@ func newAccountDelete() *cobra.Command {
 		if !*yes {
 			return usageError{fmt.Errorf("all mail of %s would be deleted; say so with --yes", args[0])}
 		}
-		return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
+		return changeLogin(cmd, args[0], func(ctx context.Context, db *metadata.DB) error {
 			return db.DeleteAccount(ctx, args[0])
 		})
 	}
 	return cmd
+}
+
+// changeLogin runs change, after which logins of the account are no longer what
+// they were, and has the nodes end its open sessions: at once where NATS is
+// configured, else with their next sweep.
+func changeLogin(cmd *cobra.Command, name string, change func(context.Context, *metadata.DB) error) error {
+	cfg, err := configOf(cmd)
+	if err != nil {
+		return err
+	}
+	return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
+		if err := change(ctx, db); err != nil {
+			return err
+		}
+		if len(cfg.NATS.URLs) == 0 {
+			return nil
+		}
+		login, err := db.Login(ctx, name)
+		if err != nil {
+			return err
+		}
+		return announceLogin(cfg.NATS, login.Account)
+	})
+}
+
+// announceLogin tells the nodes that an account's login changed.
+func announceLogin(cfg NATSConfig, a metadata.Account) error {
+	bus, err := nats.Open(cfg.config(zap.NewNop()))
+	if err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	err = bus.Publish(events.Event{Account: int64(a.ID), Kind: events.Auth, ModSeq: a.AuthVersion})
+	return errors.Join(err, bus.Close())
 }
