@@ -1,10 +1,10 @@
 package metadata
 
 // images are the chunks of a change as arrays.
-func (ch *Change) images() (numbers []int32, slots [][]byte) {
-	numbers, slots = make([]int32, len(ch.Chunks)), make([][]byte, len(ch.Chunks))
-	for i, c := range ch.Chunks {
-		numbers[i], slots[i] = c.No(), c.Stored()
+func (c *Change) images() (numbers []int32, slots [][]byte) {
+	numbers, slots = make([]int32, len(c.Chunks)), make([][]byte, len(c.Chunks))
+	for i, chunk := range c.Chunks {
+		numbers[i], slots[i] = chunk.No(), chunk.Stored()
 	}
 	return numbers, slots
 }

@@ -225,7 +225,7 @@ func TestQuota(t *testing.T) {
 		n = do(t, db, n, n.appending(1)) // to the brim
 		used(5)
 		do(t, db, n, n.transferring(to, true, 1, 2))
-		n, to = load(t, db, n.box), load(t, db, to.box)
+		n = load(t, db, n.box)
 		used(5)
 		n = do(t, db, n, n.expunging(3))
 		used(4)

@@ -206,10 +206,10 @@ func newDoubting(t *testing.T, options ...func(*metadata.Config)) *doubting {
 }
 
 // other makes another commit, as another node would.
-func (d *doubting) other(make func(n *node) *metadata.Commit) {
+func (d *doubting) other(change func(n *node) *metadata.Commit) {
 	l, err := d.direct.Load(d.t.Context(), d.n.box.Account, d.n.box.ID, metadata.Version{})
 	if err == nil {
-		_, err = d.direct.Commit(d.t.Context(), make(apply(nil, l)))
+		_, err = d.direct.Commit(d.t.Context(), change(apply(nil, l)))
 	}
 	if err != nil {
 		d.t.Error(err)

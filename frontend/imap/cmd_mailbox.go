@@ -130,15 +130,12 @@ func parseUnsubscribe(d *imapwire.Decoder) (command, error) {
 }
 
 func (c subscribeCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
-	name, err := newName(c.name)
-	switch {
-	case c.no && err != nil:
-		return "", nil // no such name can have been subscribed to
-	case c.no:
-		return "", s.account.Unsubscribe(ctx, name)
-	case err != nil:
-		return "", err
-	default:
-		return "", s.account.Subscribe(ctx, name)
+	if c.no {
+		return "", s.account.Unsubscribe(ctx, mailstore.CleanName(c.name))
 	}
+	name, err := newName(c.name)
+	if err != nil {
+		return "", err
+	}
+	return "", s.account.Subscribe(ctx, name)
 }

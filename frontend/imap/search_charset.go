@@ -10,8 +10,8 @@ import (
 	"starling/frontend/imapwire"
 )
 
-// badCharset names the charsets that every client can use (RFC 9051 §7.1).
-var badCharset = nof(imapwire.CodeBadCharset("US-ASCII", "UTF-8"), "This charset is not known here")
+// errCharset names the charsets that every client can use (RFC 9051 §7.1).
+var errCharset = nof(imapwire.CodeBadCharset("US-ASCII", "UTF-8"), "This charset is not known here")
 
 // textDecoder makes UTF-8 of the strings of a SEARCH.
 type textDecoder func(string) ([]byte, error)
@@ -25,7 +25,7 @@ func newTextDecoder(charset string) (textDecoder, error) {
 	}
 	e := lookupEncoding(charset)
 	if e == nil {
-		return nil, badCharset
+		return nil, errCharset
 	}
 	return func(s string) ([]byte, error) {
 		text, err := e.NewDecoder().Bytes([]byte(s))

@@ -238,7 +238,7 @@ func TestTextDecoder(t *testing.T) {
 		}
 	}
 	for _, charset := range []string{"X-Martian", "replacement", "ISO-2022-CN", "\x00"} {
-		if _, err := newTextDecoder(charset); !errors.Is(err, badCharset) {
+		if _, err := newTextDecoder(charset); !errors.Is(err, errCharset) {
 			t.Errorf("%q: %v, want BADCHARSET", charset, err)
 		}
 	}
