@@ -2,6 +2,7 @@ package metadata_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -600,4 +601,65 @@ func TestCollectPlan(t *testing.T) {
 			t.Errorf("the plan has no %s: %v", want, scans)
 		}
 	}
+}
+
+// A commit of the collector whose answer is lost is resolved like any other; if
+// others came after it the collector has to look again.
+func TestCollectInDoubt(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		question, other bool
+		want            error
+		left            int
+	}{
+		"question lost":                 {question: true, left: 4},
+		"answer lost":                   {left: 4},
+		"question lost, then overtaken": {question: true, other: true, want: metadata.ErrInDoubt, left: 5},
+		"answer lost, then followed":    {other: true, want: metadata.ErrInDoubt, left: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDoubting(t)
+			n := do(t, d.through, d.n, d.n.expunging(2))
+			commit := metadata.CollectOf(&n.box, map[uint32]metadata.ObjectID{2: messages(t, d.direct, n.box)[2].Object})
+			then := func() {
+				if test.other {
+					d.other(storeOf(metadata.Seen, 1))
+				}
+			}
+			if test.question {
+				d.loseQuestion(then)
+			} else {
+				d.loseAnswer(then)
+			}
+			_, err := d.through.Commit(t.Context(), commit)
+			if !errors.Is(err, test.want) || test.want == nil && err != nil {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			expectCount(t, d.direct, "message", test.left)
+			expectCount(t, d.direct, "doomed", 5-test.left)
+			// The next run does what is left to do.
+			check(t, errOf(d.direct.Collect(t.Context(), ref(n), n.box.ModSeq)))
+			expectCount(t, d.direct, "message", 4)
+			expectCount(t, d.direct, "doomed", 1)
+			expectCount(t, d.direct, "expunged", 0)
+		})
+	}
+}
+
+// What the count of owners does not allow is not committed.
+func TestCollectMiscounted(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.Open(t)
+	n := inboxOf(t, db)
+	n = do(t, db, n, n.appending(3))
+	object := messages(t, db, n.box)[1].Object
+	n = do(t, db, n, n.expunging(1, 2))
+	_, err := db.Commit(t.Context(), metadata.CollectOf(&n.box, map[uint32]metadata.ObjectID{1: object, 2: object}))
+	if err == nil || errors.Is(err, metadata.ErrUnavailable) {
+		t.Errorf("one owner, two messages: %v", err)
+	}
+	wantErr(t, errOf(db.Commit(t.Context(), metadata.CollectOf(&n.box, map[uint32]metadata.ObjectID{9: object}))), metadata.ErrSourceGone)
+	sound(t, db, load(t, db, n.box))
+	expect(t, db, n, []uint32{1, 2, 3})
 }

@@ -34,6 +34,18 @@
 // the database tells: a mailbox whose row carries another one jumps, far
 // enough that no number means two things (see [Mailbox.Jumps]).
 //
+// # How mail ends
+//
+// An expunged message keeps slot and row for the retention time, in which it can
+// be brought back. Then [DB.Collect] deletes the row, by a compare-and-set like
+// every other change, and drops chunks that hold nothing else: [Mailbox.Horizon]
+// tells up to which modseq. An object is owned by the messages that name it, but
+// for those that were moved away; who owns it alone, or with how many others,
+// stands in blob_share. When the last owner is deleted the object is doomed, and
+// only after a further delay, and another look ([DB.Named]), may it be deleted.
+// Objects that no message ever came to name get there too ([DB.Doom]), but not
+// before somebody has vouched for the epoch ([DB.AcceptEpoch]).
+//
 // # Rules for those who write SQL here
 //
 // Every table of an account leads its key with account_id, every statement

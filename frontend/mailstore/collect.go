@@ -110,7 +110,7 @@ func (c *collector) claimed(ctx context.Context, ref metadata.BoxRef, work func(
 	case err == nil:
 	case ctx.Err() != nil:
 		err = ctx.Err()
-	case errors.Is(err, metadata.ErrHeld), errors.Is(err, metadata.ErrNoMailbox):
+	case errors.Is(err, metadata.ErrHeld), errors.Is(err, metadata.ErrNoMailbox), errors.Is(err, metadata.ErrConflict):
 		err = nil // it is somebody else's, or nobody's, by now
 	default:
 		c.report.Failed++
