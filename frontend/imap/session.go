@@ -80,9 +80,13 @@ func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 
 // input reads from the connection. Inside of a command the client has
 // ReadTimeout for each piece; between commands the alarm has set the deadline.
+// What was answered is sent before anything more is waited for.
 type input struct{ *session }
 
 func (in input) Read(p []byte) (int, error) {
+	if err := in.enc.Flush(); err != nil {
+		return 0, err
+	}
 	if !in.alarm.isWaiting() {
 		if err := in.conn.SetReadDeadline(time.Now().Add(in.server.cfg.ReadTimeout)); err != nil {
 			return 0, err
