@@ -48,14 +48,16 @@ type cluster struct {
 
 type clusterNode struct {
 	store  *mailstore.Store
+	bus    events.Bus
 	server *Server
 	imap   string // addresses
 	imaps  string
 	lmtp   string
 }
 
-// newCluster starts a cluster. What its nodes log as an error fails the test.
-func newCluster(t testing.TB, nodes int, options clusterOptions) *cluster {
+// newCluster starts a cluster, whose IMAP servers are as tune has them. What its
+// nodes log as an error fails the test.
+func newCluster(t testing.TB, nodes int, options clusterOptions, tune ...func(*Config)) *cluster {
 	t.Helper()
 	dsn := metadatatest.DSN(t)
 	serverTLS, clientTLS := testCertificate(t)
@@ -82,12 +84,12 @@ func newCluster(t testing.TB, nodes int, options clusterOptions) *cluster {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.nodes = append(c.nodes, startNode(t, db, store, log, serverTLS, options))
+		c.nodes = append(c.nodes, startNode(t, db, store, end, log, serverTLS, options, tune))
 	}
 	return c
 }
 
-func startNode(t testing.TB, db *metadata.DB, store *mailstore.Store, log *zap.Logger, serverTLS *tls.Config, options clusterOptions) *clusterNode {
+func startNode(t testing.TB, db *metadata.DB, store *mailstore.Store, bus events.Bus, log *zap.Logger, serverTLS *tls.Config, options clusterOptions, tune []func(*Config)) *clusterNode {
 	t.Helper()
 	checker, err := auth.New(db, auth.Config{
 		FailAfter: -1, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
@@ -95,10 +97,13 @@ func startNode(t testing.TB, db *metadata.DB, store *mailstore.Store, log *zap.L
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &clusterNode{store: store}
-	n.server = NewServer(Config{
+	config := Config{
 		Store: store, Auth: checker, Log: log, TLS: serverTLS, PlaintextLogin: !options.onlyTLS, Version: "test",
-	})
+	}
+	for _, f := range tune {
+		f(&config)
+	}
+	n := &clusterNode{store: store, bus: bus, server: NewServer(config)}
 	mail := lmtp.NewServer(lmtp.Config{Store: store, Log: log, Hostname: "mx.example.org", TempDir: t.TempDir()})
 
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
