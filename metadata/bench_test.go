@@ -43,7 +43,8 @@ func BenchmarkMailbox(b *testing.B) {
 				h.each(b, "move", count, func(uids []uint32) *metadata.Commit { return h.n.transferring(h.to, true, uids...) })
 				h.each(b, "expunge", count, func(uids []uint32) *metadata.Commit { return h.n.expunging(uids...) })
 			}
-			b.Run("collect", h.collect)
+			b.Run("collect-1000", h.collect)
+			b.Run("named", h.named)
 		})
 	}
 }
@@ -198,5 +199,18 @@ func (h *heavy) collect(b *testing.B) {
 		b.StopTimer()
 		h.n = h.open(b, metadata.Account{ID: h.n.box.Account}, "INBOX")
 		b.StartTimer()
+	}
+}
+
+// named looks once more whether anything names some objects.
+func (h *heavy) named(b *testing.B) {
+	objects := make([]metadata.ObjectID, 10_000)
+	for i := range objects {
+		objects[i] = newMessage(1).Object
+	}
+	for b.Loop() {
+		if named, err := h.db.Named(b.Context(), h.n.box.Account, objects); err != nil || len(named) > 0 {
+			b.Fatal(len(named), err)
+		}
 	}
 }

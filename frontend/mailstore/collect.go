@@ -39,6 +39,9 @@ const (
 	// collectLease is how long a claim lasts. It is made again before every part of
 	// the work, and what two nodes do at the same time does no harm.
 	collectLease = 5 * time.Minute
+	// collectFailures is how much in a row may fail until the run is given up:
+	// something is away then, and the next run is soon enough.
+	collectFailures = 10
 	// deliveryAge is how long a delivery that is tried again is known.
 	deliveryAge = 7 * 24 * time.Hour
 )
@@ -95,6 +98,7 @@ type collector struct {
 	account metadata.AccountID // 0: all
 	owner   int64              // of the leases
 	pace    pace
+	failing int // how much failed since something succeeded
 	report  CollectReport
 }
 
@@ -108,6 +112,7 @@ func (c *collector) claimed(ctx context.Context, ref metadata.BoxRef, work func(
 	err = work()
 	switch {
 	case err == nil:
+		c.failing = 0
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case errors.Is(err, metadata.ErrHeld), errors.Is(err, metadata.ErrNoMailbox), errors.Is(err, metadata.ErrConflict):
@@ -115,7 +120,9 @@ func (c *collector) claimed(ctx context.Context, ref metadata.BoxRef, work func(
 	default:
 		c.report.Failed++
 		c.store.log.Warn("collector", zap.Int64("account", int64(ref.Account)), zap.Int64("mailbox", int64(ref.Mailbox)), zap.Error(err))
-		err = nil
+		if c.failing++; c.failing < collectFailures {
+			err = nil
+		}
 	}
 	// What is not released ends by itself.
 	if rerr := c.db.Release(context.WithoutCancel(ctx), ref, c.owner); err == nil {

@@ -198,9 +198,9 @@ func (c *collector) deleteDoomed(ctx context.Context, account metadata.AccountID
 // delete deletes objects, some at a time and not more in a second than is allowed.
 func (c *collector) delete(ctx context.Context, keys []blobstore.Key) error {
 	left := make(chan blobstore.Key)
-	errs := make([]error, deletes)
+	errs := make([]error, deletes+1)
 	var workers sync.WaitGroup
-	for i := range errs {
+	for i := range deletes {
 		workers.Go(func() {
 			for key := range left {
 				if errs[i] == nil {
@@ -209,19 +209,19 @@ func (c *collector) delete(ctx context.Context, keys []blobstore.Key) error {
 			}
 		})
 	}
-	var err error
 	for _, key := range keys {
-		if err = c.pace.wait(ctx, time.Second/time.Duration(c.store.cfg.DeleteRate)); err != nil {
+		if errs[deletes] = c.pace.wait(ctx, time.Second/time.Duration(c.store.cfg.DeleteRate)); errs[deletes] != nil {
 			break
 		}
 		left <- key
 	}
 	close(left)
 	workers.Wait()
-	if err = errors.Join(append(errs, err)...); err == nil {
-		c.report.Objects += int64(len(keys))
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
-	return err
+	c.report.Objects += int64(len(keys))
+	return nil
 }
 
 // pace spreads what is done over time.

@@ -32,6 +32,7 @@ type guard struct {
 	t       *testing.T
 	db      *metadata.DB
 	aged    atomic.Bool // everything looks as if it were put long ago
+	away    atomic.Bool // nothing can be deleted
 	deleted atomic.Int64
 }
 
@@ -44,6 +45,9 @@ func (g *guard) Delete(ctx context.Context, key blobstore.Key) error {
 				g.t.Errorf("object %s is deleted, message %d names it", key, m.UID)
 			}
 		}
+	}
+	if g.away.Load() {
+		return blobstore.ErrUnavailable
 	}
 	g.deleted.Add(1)
 	return g.Store.Delete(ctx, key)
@@ -544,6 +548,27 @@ func TestCollectTellsNodes(t *testing.T) {
 	if got := s.collect(far, 0); got != (mailstore.CollectReport{}) {
 		t.Errorf("collected %+v of nothing", got)
 	}
+}
+
+// What cannot be deleted stays doomed, and goes when it can.
+func TestCollectWithoutStore(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, metadata.Quota{})
+	store := s.store(func(c *mailstore.Config) { c.Log = zap.NewNop() })
+	a, box := s.open(store, "INBOX", func() {})
+	for range 20 {
+		s.deliver(a, "INBOX", mailstore.FlagSet{})
+	}
+	s.expunge(box, 1, 20)
+	s.blobs.away.Store(true)
+	if got, want := s.collect(store, 0), (mailstore.CollectReport{Mailboxes: 1, Messages: 20, Failed: 1}); got != want {
+		t.Errorf("collected %+v, want %+v", got, want)
+	}
+	s.blobs.away.Store(false)
+	if got, want := s.collect(store, 0), (mailstore.CollectReport{Objects: 20}); got != want {
+		t.Errorf("collected %+v, want %+v", got, want)
+	}
+	s.sound()
 }
 
 func TestUndelete(t *testing.T) {
