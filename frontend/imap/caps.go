@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"starling/frontend/auth"
+	"starling/frontend/imapwire"
 )
 
 // extensions is the set of what a client enabled (RFC 5161), or by its commands showed that it knows.
@@ -19,10 +20,14 @@ const (
 // has says whether any of which is enabled.
 func (s *session) has(which extensions) bool { return s.enabled&which != 0 }
 
-// enable enables which, and what it implies.
+// enable enables which, and what it implies. A client that begins to heed modseqs
+// with a mailbox selected is told of which it knows all changes (RFC 7162 §3.1).
 func (s *session) enable(which extensions) {
 	if which&qResync != 0 {
 		which |= condStore
+	}
+	if which&condStore != 0 && !s.has(condStore) && s.view != nil {
+		s.enc.Status("", imapwire.OK, s.view.highestTold(), "Changes up to here were told")
 	}
 	s.enabled |= which
 	if s.has(utf8Accept | rev2) {

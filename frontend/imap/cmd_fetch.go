@@ -64,6 +64,7 @@ type fetch struct {
 	bytes   bool // some items may need the message itself
 	marks   bool // sets \Seen
 	partial bool // asks for a slice of something
+	uid     bool // UID is asked for, or implied
 	flags   bool // FLAGS is asked for
 	modSeq  bool // MODSEQ is asked for, or implied
 
@@ -108,7 +109,7 @@ func newFetch(s *session, c fetchCmd) *fetch {
 	if c.args.HasChangedSince {
 		add(imapwire.FetchItem{Name: imapwire.ItemModSeq})
 	}
-	f.flags, f.modSeq = simple[imapwire.ItemFlags], simple[imapwire.ItemModSeq]
+	f.uid, f.flags, f.modSeq = simple[imapwire.ItemUID], simple[imapwire.ItemFlags], simple[imapwire.ItemModSeq]
 	f.marks = f.marks && !s.view.readOnly
 	return f
 }
@@ -198,9 +199,12 @@ func (f *fetch) hasSimple() bool {
 }
 
 // tellChanged appends the flags that the command changed, unless they were asked
-// for (RFC 9051 §6.4.5), and the modseq of that (RFC 7162 §3.1).
+// for (RFC 9051 §6.4.5), and the modseq of that with the UID (RFC 7162 §3.2.4).
 func (f *fetch) tellChanged() {
 	m := f.m
+	if !f.uid && f.s.has(condStore) {
+		f.s.enc.FetchUID(m.uid)
+	}
 	if !f.flags {
 		f.s.writeFlags(m.uid, m.slot)
 	}

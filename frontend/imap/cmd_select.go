@@ -29,14 +29,14 @@ func (c selectCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if c.params.QResync != nil && !s.has(qResync) {
 		return "", badf("QRESYNC was not enabled") // RFC 7162 §3.2.5
 	}
-	if c.params.CondStore {
-		s.enable(condStore)
-	}
 	if s.view != nil {
 		s.deselect()
 		if s.has(rev2 | qResync) { // RFC 9051 §7.1, RFC 7162 §3.2.11
 			s.enc.Status("", imapwire.OK, imapwire.CodeClosed, "The mailbox selected before is closed")
 		}
+	}
+	if c.params.CondStore {
+		s.enable(condStore)
 	}
 	box, err := s.account.Open(ctx, c.name, s.hearNews)
 	if err != nil {

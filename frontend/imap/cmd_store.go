@@ -97,6 +97,9 @@ func (c storeCmd) respond(s *session, uids []metadata.UIDRange, done *mailstore.
 	}
 	s.update(done.After, false, said)
 	if c.args.Silent {
+		if c.args.HasUnchangedSince {
+			tellPassed(s, uids, old, done)
+		}
 		return
 	}
 	for m := range v.messages(uids) {
@@ -108,6 +111,21 @@ func (c storeCmd) respond(s *session, uids []metadata.UIDRange, done *mailstore.
 			s.enc.FetchUID(m.uid)
 		}
 		s.writeFlags(m.uid, m.slot)
+		s.writeModSeq(m.slot)
+		s.enc.FetchEnd()
+	}
+}
+
+// tellPassed tells the modseqs of messages that UNCHANGEDSINCE let pass and that had
+// the flags already, which is told with .SILENT too (RFC 7162 §3.1.3).
+func tellPassed(s *session, uids []metadata.UIDRange, old *mailstore.Snapshot, done *mailstore.Stored) {
+	for m := range s.view.messages(uids) {
+		_, changed := slices.BinarySearch(done.Changed, m.uid)
+		_, modified := slices.BinarySearch(done.Modified, m.uid)
+		if changed || modified || m.ghost || old.Slot(m.uid).ModSeq == 0 {
+			continue
+		}
+		s.enc.FetchBegin(m.seq).FetchUID(m.uid)
 		s.writeModSeq(m.slot)
 		s.enc.FetchEnd()
 	}

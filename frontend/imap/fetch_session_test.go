@@ -309,7 +309,7 @@ func TestFetchChangedSince(t *testing.T) {
 	c.want("UID FETCH 1:* (FLAGS) (CHANGEDSINCE 6 VANISHED)",
 		"* VANISHED (EARLIER) 1,5", `* 1 FETCH (UID 2 FLAGS (\Flagged) MODSEQ (…`, "OK …")
 	c.want("UID FETCH 2:4 (FLAGS) (CHANGEDSINCE 6 VANISHED)", `* 1 FETCH (UID 2 FLAGS (\Flagged) MODSEQ (…`, "OK …")
-	other.want("UID FETCH 1:* (FLAGS) (CHANGEDSINCE 100)", "OK …")
+	other.want("UID FETCH 1:* (FLAGS) (CHANGEDSINCE 100)", "* OK [HIGHESTMODSEQ …", "OK …")
 	other.want("FETCH 2 MODSEQ", "* 2 FETCH (MODSEQ (…", "OK …")
 	if changed := other.ok("STORE 3 FLAGS ()"); len(changed) != 1 || !strings.Contains(changed[0], "MODSEQ") {
 		t.Errorf("after FETCH MODSEQ a STORE tells %q", changed)

@@ -82,7 +82,7 @@ func TestStatus(t *testing.T) {
 	c.want("STATUS INBOX (MESSAGES RECENT)", "* 3 EXISTS", "* 3 RECENT", "* STATUS INBOX (MESSAGES 3 RECENT 3)", "OK …")
 	other.put("INBOX", "", "Subject: z\n\nz\n")
 	c.want(`LIST "" INBOX RETURN (STATUS (MESSAGES HIGHESTMODSEQ))`,
-		"* 4 EXISTS", "* 4 RECENT", `* LIST () "/" INBOX`, "* STATUS INBOX (MESSAGES 4 HIGHESTMODSEQ 5)", "OK …")
+		"* OK [HIGHESTMODSEQ 4] …", "* 4 EXISTS", "* 4 RECENT", `* LIST () "/" INBOX`, "* STATUS INBOX (MESSAGES 4 HIGHESTMODSEQ 5)", "OK …")
 	// Asking for HIGHESTMODSEQ has shown that the client knows CONDSTORE (RFC 7162 §3.1).
 	c.want("STORE 1 +FLAGS.SILENT (x)", "* FLAGS …", "* OK [PERMANENTFLAGS …", "* 1 FETCH (UID 1 MODSEQ (6))", "OK …")
 	// What has no mailbox has no status (RFC 5819 §2).

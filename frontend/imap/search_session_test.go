@@ -72,6 +72,7 @@ func searchable(t *testing.T) *talk {
 func TestSearchKeys(t *testing.T) {
 	t.Parallel()
 	c := searchable(t)
+	c.ok("ENABLE CONDSTORE")
 	for _, q := range []struct{ keys, want string }{
 		{"ALL", "1 2 3 4"},
 		{"2:3", "2 3"},
@@ -207,7 +208,7 @@ func TestSearchOfAnEmptyMailbox(t *testing.T) {
 	c.want("SEARCH 1:*", "* SEARCH", "OK …")
 	c.want("UID SEARCH 1:* NOT DELETED", "* SEARCH", "OK …")
 	c.want("UID SEARCH RETURN (MIN MAX ALL COUNT) UID 1:*", `* ESEARCH (TAG "TAG") UID COUNT 0`, "OK …")
-	c.want("SEARCH MODSEQ 1", "* SEARCH", "OK …")
+	c.want("SEARCH MODSEQ 1", "* OK [HIGHESTMODSEQ 1] …", "* SEARCH", "OK …")
 }
 
 func TestSearchErrors(t *testing.T) {
@@ -232,7 +233,7 @@ func TestESearch(t *testing.T) {
 	c.want("SEARCH RETURN (ALL MAX) ALL", `* ESEARCH (TAG "TAG") MAX 4 ALL 1:4`, "OK …")
 	c.want("SEARCH RETURN (MAX) KEYWORD x", `* ESEARCH (TAG "TAG")`, "OK …")
 	c.ok("STORE 2 +FLAGS.SILENT (x)")
-	c.want("SEARCH RETURN (MIN) MODSEQ 1", `* ESEARCH (TAG "TAG") MIN 1 MODSEQ 2`, "OK …")
+	c.want("SEARCH RETURN (MIN) MODSEQ 1", "* OK [HIGHESTMODSEQ 6] …", `* ESEARCH (TAG "TAG") MIN 1 MODSEQ 2`, "OK …")
 	c.want("SEARCH RETURN (MAX) MODSEQ 1", `* ESEARCH (TAG "TAG") MAX 4 MODSEQ 5`, "OK …")
 	c.want("SEARCH RETURN (MIN MAX) MODSEQ 1", `* ESEARCH (TAG "TAG") MIN 1 MAX 4 MODSEQ 5`, "OK …")
 	c.want("SEARCH RETURN (MIN COUNT) MODSEQ 1", `* ESEARCH (TAG "TAG") MIN 1 COUNT 4 MODSEQ 6`, "OK …")

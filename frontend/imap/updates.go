@@ -248,16 +248,21 @@ func (s *session) tellHighest(code imapwire.Code) imapwire.Code {
 	if !told || s.view == nil || !s.has(qResync) || len(s.view.ghosts) == 0 {
 		return code
 	}
-	lowest := s.view.snap.Mailbox().ModSeq
-	for _, g := range s.view.ghosts {
-		if slot := s.view.snap.Slot(g.uid); slot.ModSeq > 0 {
-			lowest = min(lowest, slot.ModSeq-1)
-		}
-	}
-	highest := imapwire.CodeHighestModSeq(uint64(max(lowest, 1))) //nolint:gosec // positive
+	highest := s.view.highestTold()
 	if code == "" {
 		return highest
 	}
 	s.enc.Status("", imapwire.OK, highest, "Changes up to here were told")
 	return code
+}
+
+// highestTold is HIGHESTMODSEQ of the changes that the client was told of.
+func (v *view) highestTold() imapwire.Code {
+	lowest := v.snap.Mailbox().ModSeq
+	for _, g := range v.ghosts {
+		if slot := v.snap.Slot(g.uid); slot.ModSeq > 0 {
+			lowest = min(lowest, slot.ModSeq-1)
+		}
+	}
+	return imapwire.CodeHighestModSeq(uint64(max(lowest, 1))) //nolint:gosec // positive
 }
