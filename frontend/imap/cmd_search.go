@@ -2,6 +2,7 @@ package imap
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"starling/frontend/imapwire"
@@ -19,6 +20,24 @@ func parseSearch(by numbering) func(*imapwire.Decoder) (command, error) {
 		c := searchCmd{by: by, tag: d.Tag(), args: d.SearchArgs()}
 		return c, d.End()
 	}
+}
+
+// news holds back what would renumber if the command names messages by number, in
+// UID SEARCH too (RFC 9051 §7.5.1, RFC 7162 §3.2.10).
+func (c searchCmd) news() news {
+	if c.by == bySeq || byNumber(&c.args.Key) {
+		return newsKept
+	}
+	return newsWhole
+}
+
+// byNumber says whether sequence numbers are among the keys.
+func byNumber(k *imapwire.SearchKey) bool {
+	numbers := k.Set
+	numbers.Saved = false
+	return k.Name == imapwire.KeySet && !numbers.Empty() || slices.ContainsFunc(k.Keys, func(kid imapwire.SearchKey) bool {
+		return byNumber(&kid)
+	})
 }
 
 func (c searchCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {

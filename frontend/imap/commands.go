@@ -17,6 +17,12 @@ type command interface {
 	run(ctx context.Context, s *session) (imapwire.Code, error)
 }
 
+// held is a command of which the arguments decide what may be told at its end,
+// instead of its row in the table.
+type held interface {
+	news() news
+}
+
 // news says what the client may be told at the end of a command (RFC 9051 §5.2,
 // §7.5.1).
 type news uint8
@@ -118,7 +124,11 @@ func (s *session) runCommand() bool {
 			return s.outOfStep(skip)
 		}
 	}
-	s.tellNews(row.news)
+	which := row.news
+	if c, ok := cmd.(held); ok {
+		which = c.news()
+	}
+	s.tellNews(which)
 	if s.enc.Err() != nil {
 		s.log.Debug("connection lost", zap.String("command", name), zap.Error(s.enc.Err()))
 		return false
