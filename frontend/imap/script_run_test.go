@@ -1,6 +1,7 @@
 package imap
 
 import (
+	"encoding/base64"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -29,7 +30,12 @@ func runScript(t *testing.T, s *script, c *cluster, nodes int) {
 		conns: make(map[string]*scriptConn),
 	}
 	local, domain, _ := strings.Cut(r.user, "@")
-	r.vars = map[string]string{"user": r.user, "local": local, "domain": domain}
+	base64 := base64.StdEncoding.EncodeToString
+	r.vars = map[string]string{
+		"user": r.user, "local": local, "domain": domain,
+		"sasl":   base64([]byte("\x00" + r.user + "\x00" + testPassword)),
+		"user64": base64([]byte(r.user)), "password64": base64([]byte(testPassword)),
+	}
 	s.prepare(t, c, r.user)
 	defer func() {
 		for _, conn := range r.conns {

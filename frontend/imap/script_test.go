@@ -41,7 +41,7 @@ import (
 // end need not be written, and if there is no "<" at all, only an OK is asked for. "…" stands
 // for any text, and alone on a line for any responses. "$name", of small letters, is a
 // word that must be the same at each place; $tag is the command's tag, $user the
-// account, which is $local@$domain. Literals are written {file.eml}, {"Go string"} or
+// account, which is $local@$domain; $user64, $password64 and $sasl are for SASL. Literals are written {file.eml}, {"Go string"} or
 //
 //	{|
 //	 |line
