@@ -3,10 +3,12 @@ package lmtp
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/emersion/go-smtp"
 	"go.uber.org/zap"
 
 	"starling/blobstore"
@@ -23,6 +25,20 @@ type data struct {
 	kept   bytes.Buffer
 	file   *os.File
 	size   int64
+}
+
+// errCut says that the message did not come to its end.
+var errCut = errors.New("message was cut off")
+
+// source is the message as go-smtp gives it; what goes wrong on the connection is errCut.
+type source struct{ io.Reader }
+
+func (s source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, smtp.ErrDataTooLarge) { //nolint:errorlint // as it is
+		err = fmt.Errorf("%w: %w", errCut, err)
+	}
+	return n, err
 }
 
 // receive begins to take in the message, or takes it in if it is read several times.

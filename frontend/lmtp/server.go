@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -33,10 +34,18 @@ type Config struct {
 	TempDir       string        // where messages for several recipients wait; "": the system's
 }
 
+// traceRoom is how much smaller than the largest message that the store takes
+// a message may be: the rest is for what delivery puts before it.
+const traceRoom = 8 << 10
+
 // Server serves LMTP.
 type Server struct {
-	cfg  Config
-	smtp *smtp.Server
+	cfg   Config
+	smtp  *smtp.Server
+	conns conns
+	work  sync.WaitGroup     // messages that are being delivered
+	stop  context.Context    // of all deliveries: it ends when the time of Shutdown is up
+	abort context.CancelFunc // of stop
 }
 
 // NewServer returns a server.
@@ -47,7 +56,8 @@ func NewServer(cfg Config) *Server {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 5 * time.Minute
 	}
-	srv := &Server{cfg: cfg}
+	srv := &Server{cfg: cfg, conns: conns{open: make(map[*conn]struct{})}}
+	srv.stop, srv.abort = context.WithCancel(context.Background())
 	s := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return &session{server: srv, conn: c, log: cfg.Log.With(zap.Stringer("remote", c.Conn().RemoteAddr()))}, nil
 	}))
@@ -55,7 +65,7 @@ func NewServer(cfg Config) *Server {
 	s.Domain = cfg.Hostname
 	s.TLSConfig = cfg.TLS
 	s.MaxRecipients = cfg.MaxRecipients
-	s.MaxMessageBytes = cfg.Store.MaxMessage()
+	s.MaxMessageBytes = max(cfg.Store.MaxMessage()-traceRoom, cfg.Store.MaxMessage()/2)
 	s.ReadTimeout, s.WriteTimeout = cfg.Timeout, cfg.Timeout
 	s.EnableSMTPUTF8 = true
 	s.ErrorLog = logger{cfg.Log}
@@ -65,19 +75,21 @@ func NewServer(cfg Config) *Server {
 
 // Serve answers the connections of l until Shutdown is called.
 func (srv *Server) Serve(l net.Listener) error {
-	if err := srv.smtp.Serve(l); err != nil && err != smtp.ErrServerClosed { //nolint:errorlint // it is returned as it is
+	if err := srv.smtp.Serve(listener{l, &srv.conns}); err != nil && err != smtp.ErrServerClosed { //nolint:errorlint // it is returned as it is
 		return fmt.Errorf("serve LMTP on %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
-// Shutdown takes no more connections and waits for those that are open. When
-// ctx is done, what is left is cut off.
+// Shutdown takes no more connections, ends those that are idle, and waits for
+// the transactions that have begun. When ctx is done, what is left is cut off.
 func (srv *Server) Shutdown(ctx context.Context) error {
-	if err := srv.smtp.Shutdown(ctx); err != nil {
-		if cerr := srv.smtp.Close(); cerr != nil {
-			srv.cfg.Log.Debug("LMTP connections not closed", zap.Error(cerr))
-		}
+	srv.conns.end()
+	err := srv.smtp.Shutdown(ctx)
+	srv.abort()
+	srv.conns.cut()
+	srv.work.Wait()
+	if err != nil {
 		return fmt.Errorf("shut down LMTP: %w", err)
 	}
 	return nil

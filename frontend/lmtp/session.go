@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -23,6 +24,12 @@ type session struct {
 	conn   *smtp.Conn
 	log    *zap.Logger
 
+	mu sync.Mutex   // go-smtp ends a session also while its data is being delivered
+	tx *transaction // nil before MAIL, and once the data has come
+}
+
+// transaction is a message's envelope.
+type transaction struct {
 	from       string
 	size       int64 // that MAIL said; 0: none
 	recipients []recipient
@@ -32,15 +39,31 @@ type session struct {
 type recipient struct {
 	to      string // as the client wrote it
 	account *mailstore.Account
+	detail  string
 	mailbox string
+}
+
+func (t *transaction) close() {
+	for _, r := range t.recipients {
+		r.account.Close()
+	}
+}
+
+// set makes tx the session's transaction and returns the one before.
+func (s *session) set(tx *transaction) *transaction {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.tx
+	s.tx = tx
+	return before
 }
 
 // Reset implements smtp.Session.
 func (s *session) Reset() {
-	for _, r := range s.recipients {
-		r.account.Close()
+	if t := s.set(nil); t != nil {
+		t.close()
 	}
-	s.from, s.size, s.recipients = "", 0, nil
+	setBusy(s.conn.Conn(), false)
 }
 
 // Logout implements smtp.Session.
@@ -49,15 +72,18 @@ func (s *session) Logout() error {
 	return nil
 }
 
-// Mail implements smtp.Session.
+// Mail implements smtp.Session. A second MAIL is refused (RFC 5321 §4.1.4): go-smtp
+// would go on to answer for the recipients of the first.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
-	s.Reset()
-	s.from = from
-	if opts != nil {
-		s.size = opts.Size
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tx != nil {
+		return &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "A transaction has begun already"}
 	}
-	if s.size > s.server.cfg.Store.MaxMessage() {
-		return errTooBig
+	setBusy(s.conn.Conn(), true)
+	s.tx = &transaction{from: from}
+	if opts != nil {
+		s.tx.size = opts.Size
 	}
 	return nil
 }
@@ -65,20 +91,25 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 // Rcpt implements smtp.Session: it accepts whom there is an account for, and has
 // room for what MAIL announced.
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
-	ctx := context.Background()
+	ctx := s.server.stop
 	account, detail, err := s.server.cfg.Store.Recipient(ctx, to)
 	if err != nil {
 		return s.reply("RCPT", to, err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	mailbox, err := account.DetailMailbox(ctx, detail)
+	if err == nil && s.tx == nil {
+		err = errCut
+	}
 	if err == nil {
-		err = account.HasRoom(ctx, s.size)
+		err = account.HasRoom(ctx, s.tx.size)
 	}
 	if err != nil {
 		account.Close()
 		return s.reply("RCPT", to, err)
 	}
-	s.recipients = append(s.recipients, recipient{to: to, account: account, mailbox: mailbox})
+	s.tx.recipients = append(s.tx.recipients, recipient{to: to, account: account, detail: detail, mailbox: mailbox})
 	return nil
 }
 
@@ -87,35 +118,56 @@ func (s *session) Data(io.Reader) error {
 	return &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "This is LMTP"}
 }
 
-// LMTPData implements smtp.LMTPSession.
+// LMTPData implements smtp.LMTPSession. What is not read of the message because
+// it is refused is passed over before it returns: go-smtp would answer a BDAT
+// that nobody reads with a lasting error of its own.
 func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
-	data, err := receive(r, len(s.recipients) > 1, s.server.cfg.TempDir)
+	s.server.work.Add(1)
+	defer s.server.work.Done()
+	t := s.set(nil)
+	if t == nil {
+		return s.reply("DATA", "", errCut)
+	}
+	defer t.close()
+	defer func() { _, _ = io.Copy(io.Discard, r) }() // an error was told already, or does not matter
+	data, err := receive(source{r}, len(t.recipients) > 1, s.server.cfg.TempDir)
 	if err != nil {
 		return s.reply("DATA", "", err)
 	}
 	defer data.discard(s.log)
-	for _, to := range s.recipients {
-		status.SetStatus(to.to, s.reply("DATA", to.to, s.deliver(to, data)))
+	type place struct {
+		account metadata.AccountID
+		mailbox string
+	}
+	delivered := make(map[place]error) // who is named twice gets it once
+	for _, to := range t.recipients {
+		at := place{to.account.Row().ID, to.mailbox}
+		err, again := delivered[at]
+		if !again {
+			err = s.deliver(t, to, data)
+			delivered[at] = err
+		}
+		status.SetStatus(to.to, s.reply("DATA", to.to, err))
 	}
 	return nil
 }
 
 // deliver stores the message for one recipient.
-func (s *session) deliver(to recipient, data *data) error {
-	ctx := context.Background()
-	upload, err := to.account.Upload(ctx, mailstore.Incoming{Mailbox: to.mailbox, Fit: true}, s.size)
+func (s *session) deliver(t *transaction, to recipient, data *data) error {
+	ctx := s.server.stop
+	upload, err := to.account.Upload(ctx, mailstore.Incoming{Mailbox: to.mailbox, Fit: true}, t.size)
 	if err != nil {
 		return err
 	}
 	defer upload.Discard()
-	if _, err := io.WriteString(upload, s.trace(to)); err != nil {
+	if _, err := io.WriteString(upload, s.trace(t, to)); err != nil {
 		return err
 	}
 	sum, err := data.copyTo(upload)
 	if err != nil {
 		return err
 	}
-	digest := deliveryDigest(to.to, s.from, sum)
+	digest := deliveryDigest(to.account.Row().Name, to.detail, t.from, sum)
 	done, err := upload.Append(ctx, &digest)
 	if err != nil {
 		return err
@@ -125,11 +177,12 @@ func (s *session) deliver(to recipient, data *data) error {
 	return nil
 }
 
-// deliveryDigest is by what a delivery is known when it is tried again: its
-// envelope and the SHA-256 of the bytes as received.
-func deliveryDigest(to, from string, sum [sha256.Size]byte) [sha256.Size]byte {
+// deliveryDigest is by what a delivery is known when it is tried again: for whom
+// it is, whatever address of theirs was used, from whom, and the SHA-256 of the
+// bytes as received.
+func deliveryDigest(account, detail, from string, sum [sha256.Size]byte) [sha256.Size]byte {
 	h := sha256.New()
-	for _, part := range []string{to, from} {
+	for _, part := range []string{account, detail, from} {
 		_, _ = fmt.Fprintf(h, "%d:%s,", len(part), part) // a hash takes everything
 	}
 	_, _ = h.Write(sum[:])
@@ -137,10 +190,10 @@ func deliveryDigest(to, from string, sum [sha256.Size]byte) [sha256.Size]byte {
 }
 
 // trace is what final delivery puts before the message (RFC 5321 §4.4).
-func (s *session) trace(to recipient) string {
+func (s *session) trace(t *transaction, to recipient) string {
 	helo := clean(s.conn.Hostname())
 	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: from %s\r\n\tby %s with LMTP\r\n\tfor <%s>; %s\r\n",
-		clean(s.from), clean(to.account.Row().Name), helo, clean(s.server.cfg.Hostname), clean(to.to),
+		clean(t.from), clean(to.account.Row().Name), helo, clean(s.server.cfg.Hostname), clean(to.to),
 		time.Now().Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 }
 
@@ -167,8 +220,11 @@ var replies = []struct {
 	{mailstore.ErrTooBig, errTooBig},
 	{smtp.ErrDataTooLarge, errTooBig},
 	{mailstore.ErrUIDLimit, &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 2, 2}, Message: "Mailbox takes no more messages"}},
+	{metadata.ErrNoMailbox, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 2, 0}, Message: "Mailbox was deleted just now, try again"}},
+	{errCut, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 4, 2}, Message: "Message did not arrive"}},
 	{metadata.ErrUnavailable, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Mailboxes cannot be reached now"}},
 	{blobstore.ErrUnavailable, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Storage cannot be reached now"}},
+	{context.Canceled, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "Shutting down, try again later"}},
 }
 
 // reply is the answer to a command that ended with err, nil for a good one.

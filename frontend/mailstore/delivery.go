@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"starling/metadata"
 )
@@ -13,7 +14,7 @@ import (
 // session, to be closed. metadata.ErrNotFound says that there is none.
 func (s *Store) Recipient(ctx context.Context, address string) (account *Account, detail string, err error) {
 	at := strings.LastIndexByte(address, '@')
-	if at < 0 {
+	if at < 0 || !utf8.ValidString(address) || strings.IndexByte(address, 0) >= 0 { // what cannot even be asked for
 		return nil, "", metadata.ErrNotFound
 	}
 	row, err := s.db.Recipient(ctx, address)
