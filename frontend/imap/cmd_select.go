@@ -2,10 +2,12 @@ package imap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"starling/frontend/imapwire"
 	"starling/frontend/mailstore"
+	"starling/metadata"
 )
 
 // selectCmd is SELECT and EXAMINE (RFC 9051 §6.3.2, §6.3.3).
@@ -110,7 +112,8 @@ type closeCmd struct{ expunge bool }
 func (c closeCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	v := s.view
 	if c.expunge && !v.readOnly && !v.mailbox.Gone() {
-		if _, err := v.mailbox.Expunge(ctx, v.snap, nil); err != nil {
+		_, err := v.mailbox.Expunge(ctx, v.snap, nil)
+		if err != nil && !errors.Is(err, metadata.ErrNoMailbox) { // another node may have deleted it
 			return "", err
 		}
 	}
