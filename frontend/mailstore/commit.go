@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"starling/events"
 	"starling/metadata"
@@ -27,7 +28,8 @@ var errUnproved = errors.New("nothing to change, if the snapshot is current")
 // pending is an operation in a mailbox's queue.
 type pending struct {
 	operation
-	done chan struct{}
+	done     chan struct{}
+	answered bool
 }
 
 const (
@@ -77,21 +79,37 @@ func (b *box) drain() {
 // commit makes the group's changes in one commit. An operation that fails is
 // answered and taken out, and the others go without it.
 func (b *box) commit(group []*pending) {
-	after, err := b.attempt(&group)
-	if len(group) > 1 && refusesOne(err) {
-		for _, p := range group {
-			b.commit([]*pending{p})
-		}
-		return
-	}
+	after, err := b.guarded(&group)
+	alone := len(group) > 1 && refusesOne(err)
 	for _, p := range group {
-		p.finish(after, err)
+		switch {
+		case p.answered: // before another one panicked
+		case alone:
+			b.commit([]*pending{p})
+		default:
+			p.finish(after, err)
+		}
 	}
 }
 
 func (p *pending) finish(after *Snapshot, err error) {
 	p.settle(after, err)
+	p.answered = true
 	close(p.done)
+}
+
+// errPanic says that a bug of ours met an operation.
+var errPanic = errors.New("panic while changing a mailbox")
+
+// guarded is attempt; a panic is the answer of the operations that it met,
+// and no end of all the other sessions of the node.
+func (b *box) guarded(group *[]*pending) (after *Snapshot, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			after, err = nil, fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
+		}
+	}()
+	return b.attempt(group)
 }
 
 // refusesOne says that err may be due to one operation of several: a quota, a
@@ -188,7 +206,7 @@ func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, erro
 func (b *box) build(base *Snapshot, group *[]*pending) (*build, error) {
 	built := newBuild(b, base)
 	var unknown []uint32
-	left := (*group)[:0]
+	left := make([]*pending, 0, len(*group))
 	for _, p := range *group {
 		built.begin()
 		err := p.apply(built)

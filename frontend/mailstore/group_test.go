@@ -216,3 +216,53 @@ func TestConcurrentStoresShareCommits(t *testing.T) {
 	}
 	t.Logf("%d operations, %d round trips", 8*rounds, n)
 }
+
+// broken is an operation with a bug.
+type broken struct{ err error }
+
+func (*broken) apply(b *build) error {
+	b.row.ModSeq++ // half done
+	panic("bug")
+}
+
+func (op *broken) settle(_ *Snapshot, err error) { op.err = err }
+
+// A bug that one operation meets is its own answer, without the lock and under it.
+func TestPanicInGroup(t *testing.T) {
+	t.Parallel()
+	for _, contested := range []bool{false, true} {
+		c := newCluster(t, metadata.Quota{})
+		x := c.still()
+		c.append(x, Inbox, mail("1"))
+		mine := c.enter(x, Inbox)
+		if contested {
+			mine.box.contested()
+		}
+		var before, after Stored
+		var tooMany error
+		var bug broken
+		mine.together(
+			func() { before = mine.store(one(1), AddFlags, "seen") },
+			func() {
+				var names []string
+				for i := range metadata.MaxKeywords + 1 {
+					names = append(names, fmt.Sprint("k", i))
+				}
+				_, tooMany = mine.Store(t.Context(), StoreFlags{
+					View: mine.Snapshot(), UIDs: one(1), Mode: AddFlags, Flags: flagSet(names...),
+				})
+			},
+			func() { mine.box.do(&bug) },
+			func() { after = mine.store(one(1), AddFlags, "flagged") })
+		wantError(t, bug.err, errPanic)
+		wantError(t, tooMany, ErrKeywordLimit)
+		if len(before.Changed) != 1 || len(after.Changed) != 1 {
+			t.Errorf("changed %v and %v", before.Changed, after.Changed)
+		}
+		s := c.check(Inbox)
+		same(t, mine.Snapshot(), s)
+		if got := flagsOf(s, 1); got != `\Seen \Flagged` {
+			t.Errorf("flags %q", got)
+		}
+	}
+}
