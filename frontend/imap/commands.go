@@ -161,7 +161,9 @@ func (s *session) afterwards() bool {
 func (s *session) answer(tag, name string, code imapwire.Code, err error) {
 	if err != nil {
 		status := s.statusOf(err)
-		s.tellHighest("")
+		if highest := s.takeHighest(); highest != "" { // a tagged NO says something else
+			s.enc.Status("", imapwire.OK, highest, "Changes up to here were told")
+		}
 		s.enc.Status(tag, status.Status, status.Code, status.Text)
 		return
 	}

@@ -1,7 +1,9 @@
 package imap
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"strings"
 
 	"starling/frontend/imapwire"
@@ -139,7 +141,7 @@ func (s *session) arrived(uids []uint32) {
 // tellKeywords says which flags the mailbox has, if there are new ones. It comes
 // before the first FETCH that shows them.
 func (s *session) tellKeywords() {
-	if keywords := s.view.snap.Mailbox().Keywords; s.view.keywords != keywordCount(keywords) {
+	if !slices.Equal(s.view.keywords, s.view.snap.Mailbox().Keywords) {
 		s.tellMailboxFlags()
 	}
 }
@@ -148,7 +150,7 @@ func (s *session) tellKeywords() {
 func (s *session) tellMailboxFlags() {
 	v := s.view
 	keywords := v.snap.Mailbox().Keywords
-	v.keywords = keywordCount(keywords)
+	v.keywords = keywords
 	flags := append(make([]string, 0, len(keywords)+8), systemFlagNames[:]...)
 	for _, k := range keywords {
 		if k != "" {
@@ -160,20 +162,10 @@ func (s *session) tellMailboxFlags() {
 	switch {
 	case v.readOnly:
 		permanent = nil
-	case v.keywords < metadata.MaxKeywords:
+	case len(flags)-len(systemFlagNames) < metadata.MaxKeywords:
 		permanent = append(permanent, imapwire.FlagWildcard)
 	}
 	s.enc.Status("", imapwire.OK, imapwire.CodePermanentFlags(permanent), "Flags that can be stored")
-}
-
-func keywordCount(keywords []string) int {
-	n := 0
-	for _, k := range keywords {
-		if k != "" {
-			n++
-		}
-	}
-	return n
 }
 
 // tellFlags writes an unsolicited FETCH of a message's flags (RFC 9051 §7.5.2),
@@ -238,19 +230,24 @@ func (s *session) writeFlags(uid uint32, slot metadata.Slot) {
 	e.Close()
 }
 
-// tellHighest adds to a tagged OK the modseq up to which a client with QRESYNC
-// knows everything, when the command told it of modseqs while expunges are held
-// back: the least of those, less one (RFC 7162 §3.2). Where the OK has a code
-// already, it goes into an untagged OK.
-func (s *session) tellHighest(code imapwire.Code) imapwire.Code {
+// takeHighest is the code for the modseq up to which a client with QRESYNC knows
+// everything, when the command told it of modseqs while expunges are held back: the
+// least of those, less one (RFC 7162 §3.2). It is empty if there is no need for one.
+func (s *session) takeHighest() imapwire.Code {
 	told := s.told
 	s.told = false
 	if !told || s.view == nil || !s.has(qResync) || len(s.view.ghosts) == 0 {
-		return code
+		return ""
 	}
-	highest := s.view.highestTold()
-	if code == "" {
-		return highest
+	return s.view.highestTold()
+}
+
+// tellHighest adds what takeHighest says to a tagged OK; where that has a code
+// already, it goes into an untagged OK.
+func (s *session) tellHighest(code imapwire.Code) imapwire.Code {
+	highest := s.takeHighest()
+	if highest == "" || code == "" {
+		return cmp.Or(code, highest)
 	}
 	s.enc.Status("", imapwire.OK, highest, "Changes up to here were told")
 	return code
@@ -262,6 +259,8 @@ func (v *view) highestTold() imapwire.Code {
 	for _, g := range v.ghosts {
 		if slot := v.snap.Slot(g.uid); slot.ModSeq > 0 {
 			lowest = min(lowest, slot.ModSeq-1)
+		} else {
+			lowest = min(lowest, g.slot.ModSeq) // the collector took the rest: it went later than that
 		}
 	}
 	return imapwire.CodeHighestModSeq(uint64(max(lowest, 1))) //nolint:gosec // positive

@@ -32,8 +32,8 @@ type view struct {
 	name     string
 	readOnly bool
 	snap     *mailstore.Snapshot
-	ghosts   []ghost // rising by UID
-	keywords int     // how many keywords FLAGS has named
+	ghosts   []ghost  // rising by UID
+	keywords []string // those that FLAGS has named, as they stand in the mailbox's row
 	recent   recent
 	saved    imapwire.NumSet // what "$" stands for: UIDs (RFC 5182 §2.1)
 	kept     *kept           // the message that is read in slices, if one is
