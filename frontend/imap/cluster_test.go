@@ -36,6 +36,7 @@ const testPassword = "secret"
 type clusterOptions struct {
 	maxMessage int64 // 0: the default
 	onlyTLS    bool  // no password without TLS
+	forgetful  bool  // expunged mail can be collected at once
 }
 
 // cluster is nodes on one database, one blob store and one bus, in this process
@@ -78,8 +79,13 @@ func newCluster(t testing.TB, nodes int, options clusterOptions, tune ...func(*C
 		}
 		t.Cleanup(func() { _ = end.Close() })
 		log := testLog(t)
+		retention := time.Duration(0)
+		if options.forgetful {
+			retention = -1
+		}
 		store, err := mailstore.New(context.WithoutCancel(t.Context()), mailstore.Config{
-			DB: db, Blobs: blobs, Bus: end, Log: log, TempDir: t.TempDir(), MaxMessage: options.maxMessage, Collect: -1,
+			DB: db, Blobs: blobs, Bus: end, Log: log, TempDir: t.TempDir(), MaxMessage: options.maxMessage,
+			Retention: retention, Collect: -1,
 		})
 		if err != nil {
 			t.Fatal(err)

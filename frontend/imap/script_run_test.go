@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"starling/metadata"
 )
 
 // scriptRun is one run of a script.
@@ -16,6 +18,7 @@ type scriptRun struct {
 	cluster    *cluster
 	nodes      int
 	user       string
+	account    metadata.AccountID
 	vars       map[string]string
 	conns      map[string]*scriptConn
 	transcript strings.Builder
@@ -36,7 +39,7 @@ func runScript(t *testing.T, s *script, c *cluster, nodes int) {
 		"sasl":   base64([]byte("\x00" + r.user + "\x00" + testPassword)),
 		"user64": base64([]byte(r.user)), "password64": base64([]byte(testPassword)),
 	}
-	s.prepare(t, c, r.user)
+	r.account = s.prepare(t, c, r.user)
 	defer func() {
 		for _, conn := range r.conns {
 			conn.close()
@@ -130,6 +133,10 @@ func (r *scriptRun) control() {
 		c.name += " (closed)"
 		delete(r.conns, r.at.conn)
 		r.conns[c.name] = c
+	case "collect":
+		if _, err := r.cluster.nodes[0].store.Collect(r.t.Context(), r.account); err != nil {
+			r.fatal("%v", err)
+		}
 	case "eof":
 		r.conn().eof()
 	default:

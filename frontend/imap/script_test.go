@@ -20,7 +20,9 @@ import (
 // begins with a comment that says what it shows, and goes on with lines of these
 // forms, in which "#" at the beginning makes a comment:
 //
-//	server max-message=N tls         the nodes take no larger message; no password without TLS
+//	server max-message=N tls forgetful
+//	                                 the nodes take no larger message; no password without TLS;
+//	                                 expunged mail can be collected at once
 //	account quota-bytes=N quota-messages=N
 //	mailbox NAME [[N*]FILE …] [flags=A,B] [date=RFC3339] [use=\Sent]
 //	                                 makes the mailbox if it is not there, and appends
@@ -32,9 +34,10 @@ import (
 //	x~ "…" N*"…"                     sends these bytes (Go strings, repeated N times)
 //	x< RESPONSE                      is what comes next on x; a tagged one is written without
 //	                                 its tag. While x waits (IDLE), the script waits for it.
-//	x! connect | connect tls | starttls | lmtp | close | eof
+//	x! connect | connect tls | starttls | lmtp | close | eof | collect
 //	                                 connects without a login; begins TLS; connects to LMTP,
-//	                                 of which all lines are told; closes; waits for the end
+//	                                 of which all lines are told; closes; waits for the end;
+//	                                 has the first node collect what was expunged
 //	assert $a < $b                   compares numbers or strings: < <= > >= == !=
 //
 // All that a command is answered with has to be there, but a tagged OK at the
@@ -142,6 +145,7 @@ func (s *script) add(at int, line string) error {
 		return s.settings(rest, map[string]func(string) error{
 			"max-message": func(v string) (err error) { s.options.maxMessage, err = strconv.ParseInt(v, 10, 64); return },
 			"tls":         func(string) error { s.options.onlyTLS = true; return nil },
+			"forgetful":   func(string) error { s.options.forgetful = true; return nil },
 		})
 	case "account":
 		return s.settings(rest, map[string]func(string) error{
@@ -230,10 +234,11 @@ func testMail(name string) ([]byte, error) {
 }
 
 // prepare makes the account with its mailboxes, by way of the first node.
-func (s *script) prepare(t testing.TB, c *cluster, name string) {
+func (s *script) prepare(t testing.TB, c *cluster, name string) metadata.AccountID {
 	t.Helper()
 	ctx := t.Context()
-	account := c.nodes[0].store.Account(c.account(t, name, s.limits), func() {})
+	row := c.account(t, name, s.limits)
+	account := c.nodes[0].store.Account(row, func() {})
 	defer account.Close()
 	for _, f := range s.fixtures {
 		if _, err := account.Create(ctx, f.mailbox, f.use); err != nil && !isExists(err) {
@@ -253,6 +258,7 @@ func (s *script) prepare(t testing.TB, c *cluster, name string) {
 			}
 		}
 	}
+	return row.ID
 }
 
 func isExists(err error) bool {
