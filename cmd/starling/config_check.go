@@ -128,6 +128,17 @@ func (c *Config) validate() error {
 	return nil
 }
 
+// validateStores is validate for a command that serves nobody.
+func (c *Config) validateStores() error {
+	v := &problems{}
+	c.checkStores(v)
+	c.checkMail(v)
+	if len(v.errs) > 0 {
+		return usageError{errors.Join(v.errs...)}
+	}
+	return nil
+}
+
 // problems are what is wrong with a configuration.
 type problems struct{ errs []error }
 

@@ -76,7 +76,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(), newMigrate(), newConfigCmd(), newVersion(),
-		newTenant(), newDomain(), newAccount(), newGC(),
+		newTenant(), newDomain(), newAccount(), newImport(), newGC(),
 	)
 	return root
 }

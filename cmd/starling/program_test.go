@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -207,14 +208,15 @@ func addresses(output string) map[string]string {
 	return found
 }
 
-// runTools runs another program, and returns its output; it fails the test
-// unless it ends with one of the statuses (none: 0).
+// runTool runs another program, and returns its output; it fails the test unless
+// that ends well.
 func runTool(t *testing.T, stdin string, env []string, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	ours := func(s string) bool { return strings.HasPrefix(s, "STARLING_") } // of the tests, no settings
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), ours), env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
