@@ -2,6 +2,7 @@ package mailstore
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -191,4 +192,27 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "appends/s")
 		})
 	}
+}
+
+// A message costs a node at most 24 bytes, whatever number of sessions has it
+// open. Not in parallel: it measures the heap of the process.
+func TestMemoryOfSnapshots(t *testing.T) {
+	const messages = 1_000_000
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s := large(messages)
+	b := box{sizes: sizes{}}
+	for uid := range s.Live(1, lastUID) {
+		b.sizes.put(uid, int64(uid))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	held := float64(after.HeapAlloc-before.HeapAlloc) / float64(s.row.UIDNext)
+	t.Logf("%.1f bytes a UID", held)
+	if held > 24 {
+		t.Errorf("%.1f bytes a UID", held)
+	}
+	runtime.KeepAlive(s)
+	runtime.KeepAlive(&b)
 }
