@@ -16,14 +16,14 @@ func writeModSeqItem(f *fetch, m *fetched) { f.s.writeModSeq(m.slot) }
 func (v *view) changedSince(ranges []metadata.UIDRange, since int64) []metadata.UIDRange {
 	var out []metadata.UIDRange
 	i := 0
-	for uid, slot := range v.snap.ChangedSince(since) {
+	for uid := range v.snap.ChangedSince(since) {
 		for i < len(ranges) && ranges[i].Last < uid {
 			i++
 		}
 		if i == len(ranges) {
 			break
 		}
-		if uid < ranges[i].First || slot.ModSeq <= since {
+		if uid < ranges[i].First {
 			continue
 		}
 		if n := len(out); n > 0 && out[n-1].Last+1 == uid {

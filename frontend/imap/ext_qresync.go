@@ -1,6 +1,8 @@
 package imap
 
 import (
+	"iter"
+
 	"starling/frontend/imapwire"
 	"starling/metadata"
 )
@@ -14,10 +16,15 @@ func (s *session) resync(q *imapwire.QResync) {
 		return // it knows another mailbox of this name
 	}
 	since := int64(min(q.ModSeq, 1<<62)) //nolint:gosec // bounded
-	known := knownRanges(q, v)
+	known, proved := knownRanges(q, v), uint32(0)
+	if q.SeqMatch && !v.snap.Remembers(since) {
+		// Expunges are no longer known one by one, but none is to be told of where
+		// the client's numbers show that it knows (RFC 7162 §3.2.5.2).
+		proved = matched(q, v)
+	}
 	vanished := imapwire.NumSet{}
 	for _, r := range known {
-		for gone := range v.snap.VanishedSince(since, r.First, r.Last) {
+		for gone := range v.snap.VanishedSince(since, max(r.First, proved+1), r.Last) {
 			vanished.AddRange(gone.First, gone.Last)
 		}
 	}
@@ -37,24 +44,15 @@ func (s *session) resync(q *imapwire.QResync) {
 }
 
 // knownRanges are the UIDs that the client asks about: those it names, else all.
-// Where expunges are no longer known one by one, what its sequence match data
-// prove to be there still need not be told (RFC 7162 §3.2.5.2).
 func knownRanges(q *imapwire.QResync, v *view) []metadata.UIDRange {
-	first := uint32(1)
-	if q.SeqMatch && !v.snap.Remembers(int64(min(q.ModSeq, 1<<62))) { //nolint:gosec // bounded
-		first = matched(q, v) + 1
-	}
 	last := uint32(v.snap.Mailbox().UIDNext - 1) //nolint:gosec // UIDNEXT fits 32 bits
 	if q.KnownUIDs.Empty() {
-		if first > last {
-			return nil
-		}
-		return []metadata.UIDRange{{First: first, Last: last}}
+		return []metadata.UIDRange{{First: 1, Last: last}}
 	}
 	var ranges []metadata.UIDRange
 	for _, r := range q.KnownUIDs.Ranges() {
-		if lo, hi := max(r.Lo, first), min(r.Hi, last); lo <= hi {
-			ranges = append(ranges, metadata.UIDRange{First: lo, Last: hi})
+		if r.Lo <= last {
+			ranges = append(ranges, metadata.UIDRange{First: r.Lo, Last: min(r.Hi, last)})
 		}
 	}
 	return ranges
@@ -63,18 +61,17 @@ func knownRanges(q *imapwire.QResync, v *view) []metadata.UIDRange {
 // matched is the greatest UID of which the sequence match data show that the
 // client's numbering up to it is still right; 0 if none.
 func matched(q *imapwire.QResync, v *view) uint32 {
-	var seqs []uint32
-	for n := range q.SeqNums.All() {
-		seqs = append(seqs, n)
-	}
+	// A few bytes can name four billion numbers: only so many are walked through as
+	// the mailbox has messages.
+	seqs, stop := iter.Pull(q.SeqNums.All())
+	defer stop()
 	proved := uint32(0)
-	i := 0
 	for uid := range q.SeqUIDs.All() {
-		if slot, _, ok := v.slot(uid); !ok || !slot.Live() || v.seq(uid) != seqs[i] {
+		slot, _, ok := v.slot(uid)
+		if seq, more := seqs(); !more || !ok || !slot.Live() || v.seq(uid) != seq {
 			return proved
 		}
 		proved = uid
-		i++
 	}
 	return proved
 }

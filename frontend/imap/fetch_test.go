@@ -110,6 +110,51 @@ func TestFetchFromView(t *testing.T) {
 	}
 }
 
+// Sequence match data keep VANISHED short, never the flags that changed (RFC 7162 §3.2.5.2).
+func TestResyncBelowHorizon(t *testing.T) {
+	t.Parallel()
+	v := viewOf(6, nil, func(uid uint32) metadata.Slot {
+		switch uid {
+		case 2, 5:
+			return metadata.Slot{ModSeq: 20, Flags: metadata.Expunged}
+		case 1, 6:
+			return metadata.Slot{ModSeq: 30, Flags: metadata.Seen}
+		}
+		return metadata.Slot{ModSeq: 4}
+	})
+	row := v.snap.Mailbox()
+	row.UIDValidity, row.Horizon = 7, 21
+	const flags = "* 1 FETCH (UID 1 FLAGS (\\Seen) MODSEQ (30))\r\n* 4 FETCH (UID 6 FLAGS (\\Seen) MODSEQ (30))\r\n"
+	for params, want := range map[string]string{
+		"7 10":                             "* VANISHED (EARLIER) 2,5\r\n" + flags,
+		"7 10 (1:2,4 1,3,5)":               "* VANISHED (EARLIER) 5\r\n" + flags,
+		"7 10 (1:3 1:3)":                   "* VANISHED (EARLIER) 2,5\r\n" + flags,
+		"7 10 (1:4294967295 1:4294967295)": "* VANISHED (EARLIER) 2,5\r\n" + flags,
+		"7 10 (4 6)":                       flags,
+		"7 10 1:3 (1:2 1,3)":               flags[:strings.Index(flags, "* 4")],
+		"7 10 2:5":                         "* VANISHED (EARLIER) 2,5\r\n",
+		"8 10":                             "",
+	} {
+		d := imapwire.NewDecoder(strings.NewReader("a SELECT x (QRESYNC ("+params+"))\r\n"), imapwire.Limits{})
+		if _, _, err := d.Command(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := parseSelect(false)(d)
+		if err != nil {
+			t.Fatalf("%s: %v", params, err)
+		}
+		var out bytes.Buffer
+		s := &session{enc: imapwire.NewEncoder(&out), view: v, enabled: qResync | condStore}
+		s.resync(c.(selectCmd).params.QResync)
+		if err := s.enc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.String(); got != want {
+			t.Errorf("%s\n got  %q\n want %q", params, got, want)
+		}
+	}
+}
+
 func TestFetchEnablesCondStore(t *testing.T) {
 	t.Parallel()
 	v := viewOf(1, nil, byUIDs)

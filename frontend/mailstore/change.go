@@ -141,8 +141,15 @@ func (op *storeOp) flags(old, named metadata.Flags) metadata.Flags {
 
 // passes says whether UNCHANGEDSINCE lets the message through. Where flags are
 // only added or removed, a change of others does not matter (RFC 7162 §3.1.3).
-func (op *storeOp) passes(_ *build, uid uint32, now metadata.Slot, named metadata.Flags) bool {
-	if op.UnchangedSince == nil || now.ModSeq <= *op.UnchangedSince {
+// What a lost commit changed nobody knows: nothing passes that is measured by one.
+func (op *storeOp) passes(b *build, uid uint32, now metadata.Slot, named metadata.Flags) bool {
+	if op.UnchangedSince == nil {
+		return true
+	}
+	if b.base.lost(*op.UnchangedSince) {
+		return false
+	}
+	if now.ModSeq <= *op.UnchangedSince {
 		return true
 	}
 	if op.Mode == SetFlags || *op.UnchangedSince == 0 {

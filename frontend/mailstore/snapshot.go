@@ -152,8 +152,13 @@ func (s *Snapshot) slots(first, last uint32, want func(metadata.Slot) bool) iter
 	}
 }
 
-// ChangedSince yields the live messages whose modseq is above since.
+// ChangedSince yields the live messages whose modseq is above since. It yields all if
+// since was given out by a database that lost commits: what they changed is as
+// it was before, and its modseqs do not show that.
 func (s *Snapshot) ChangedSince(since int64) iter.Seq2[uint32, metadata.Slot] {
+	if s.lost(since) {
+		since = 0
+	}
 	return func(yield func(uint32, metadata.Slot) bool) {
 		for _, c := range s.chunks {
 			if c.MaxModSeq() <= since {
@@ -195,15 +200,17 @@ func (s *Snapshot) FirstUnseen() int {
 // commits. Where it is false, a client that knows the mailbox as of since has
 // to be told of every UID that is not there (RFC 7162 §3.2.6).
 func (s *Snapshot) Remembers(since int64) bool {
-	if since < s.row.Horizon {
-		return false
-	}
+	return since >= s.row.Horizon && !s.lost(since)
+}
+
+// lost says that a database may have given out modseq for a commit that it lost.
+func (s *Snapshot) lost(modseq int64) bool {
 	for _, jump := range s.row.Jumps {
-		if since > jump && since < nextEpoch(jump) {
-			return false
+		if modseq > jump && modseq < nextEpoch(jump) {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // epochSpan is the distance between the modseqs of two epochs.

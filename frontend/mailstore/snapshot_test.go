@@ -176,3 +176,41 @@ func TestVanishedSince(t *testing.T) {
 		}
 	}
 }
+
+// A modseq of a commit that was lost proves nothing: all is told again.
+func TestSinceALostCommit(t *testing.T) {
+	t.Parallel()
+	m := &model{slots: make([]metadata.Slot, 5)}
+	for uid := 1; uid <= 4; uid++ {
+		m.slots[uid] = metadata.Slot{ModSeq: int64(uid)}
+	}
+	m.slots[2].Flags = metadata.Expunged
+	m.slots[4].ModSeq = epochSpan + 1
+	s := m.snapshot(nil, epochSpan+1)
+	s.row.Jumps = []int64{3}
+	for _, c := range []struct {
+		since   int64
+		changed []uint32
+		gone    []metadata.UIDRange
+	}{
+		{3, []uint32{4}, nil},
+		{4, []uint32{1, 3, 4}, []metadata.UIDRange{{First: 2, Last: 2}}},
+		{epochSpan - 1, []uint32{1, 3, 4}, []metadata.UIDRange{{First: 2, Last: 2}}},
+		{epochSpan, []uint32{4}, nil},
+	} {
+		var changed []uint32
+		for uid := range s.ChangedSince(c.since) {
+			changed = append(changed, uid)
+		}
+		gone := slices.Collect(s.VanishedSince(c.since, 1, 4))
+		if !slices.Equal(changed, c.changed) || !slices.Equal(gone, c.gone) {
+			t.Errorf("since %d: changed %v, gone %v; want %v, %v", c.since, changed, gone, c.changed, c.gone)
+		}
+		view := *s
+		op := &storeOp{StoreFlags: StoreFlags{View: &view, UnchangedSince: &c.since}}
+		passes := op.passes(&build{base: s}, 1, s.Slot(1), 0)
+		if passes != (len(c.changed) == 1) {
+			t.Errorf("since %d: UNCHANGEDSINCE passes %v", c.since, passes)
+		}
+	}
+}
