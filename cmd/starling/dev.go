@@ -122,7 +122,31 @@ func runDev(ctx context.Context, out io.Writer, o devOptions) (err error) {
 		}
 		nodes = append(nodes, n)
 	}
+	if err := d.writeConfig(nodes[0].cfg); err != nil {
+		for _, n := range nodes {
+			n.close()
+		}
+		return err
+	}
 	return d.serve(ctx, nodes, fresh)
+}
+
+// configFile is where writeConfig puts the settings.
+func (d *dev) configFile() string { return filepath.Join(d.data, "starling.yaml") }
+
+// writeConfig writes the settings with which other commands reach the cluster.
+func (d *dev) writeConfig(cfg Config) error {
+	s3 := cfg.Blobs.S3
+	text := fmt.Sprintf("# Written at each start of starling dev, for the other commands.\n"+
+		"postgres:\n  dsn: %q\nnats:\n  urls: [%q]\nblobs:\n  disk: %q\n", cfg.Postgres.DSN, cfg.NATS.URLs[0], cfg.Blobs.Disk)
+	if s3 != (S3Config{}) {
+		text += fmt.Sprintf("  s3:\n    endpoint: %q\n    bucket: %q\n    access_key: %q\n    secret_key: %q\n",
+			s3.Endpoint, s3.Bucket, s3.AccessKey, s3.SecretKey)
+	}
+	if err := os.WriteFile(d.configFile(), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write the settings: %w", err)
+	}
+	return nil
 }
 
 // serve runs the nodes until ctx is done or one of them fails.
@@ -301,5 +325,6 @@ func (d *dev) describe(nodes []*node) {
 	p("\nTo try, from another terminal:")
 	p("    curl -u %s:%s imap://%s/INBOX -X 'FETCH 1:* (FLAGS ENVELOPE)'", devAccounts[0], devPassword, last)
 	p("    neomutt -f imap://%s@%s/INBOX", devAccounts[0], first)
+	p("    starling -c %s import %s mail.mbox", d.configFile(), devAccounts[0])
 	p("\nCtrl-C stops it.\n")
 }

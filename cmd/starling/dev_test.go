@@ -171,6 +171,13 @@ func testDev(t *testing.T, in invocation, data string) {
 	if n := count(t, d.nodes[1]["IMAP"]); n != 4 {
 		t.Errorf("%d messages on the second node", n)
 	}
+	mail := write(t, importOne, "Subject: imported\n", t.TempDir(), "a.eml")
+	stdout, stderr, status := run(t, invocation{args: []string{
+		"-c", filepath.Join(data, "starling.yaml"), "import", "bob@example.org", mail, "--state", filepath.Join(t.TempDir(), "state"),
+	}})
+	if status != 0 || stdout != "1 messages imported\n" {
+		t.Errorf("import with the settings of dev: status %d\n%s%s", status, stdout, stderr)
+	}
 	d.end(syscall.SIGINT) // c is still logged in
 	if left := leftRunning(t, data); len(left) > 0 {
 		t.Errorf("left running: %q", left)
