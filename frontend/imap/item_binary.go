@@ -108,7 +108,8 @@ func (f *fetch) decode(ctx context.Context, p *piece, w io.Writer) error {
 	fed := make(chan struct{})
 	go func() {
 		defer close(fed)
-		_ = feed.CloseWithError(f.m.body.ReadRange(ctx, feed, p.off, p.n)) // always nil
+		err := guard(f.s.log, "read part", func() error { return f.m.body.ReadRange(ctx, feed, p.off, p.n) })
+		_ = feed.CloseWithError(err) // always nil
 	}()
 	_, err = io.Copy(w, decoded)
 	_ = raw.Close() // always nil; it ends the reading of what nobody wants

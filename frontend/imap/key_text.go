@@ -25,7 +25,7 @@ func (p *searchPlan) fieldMatcher(name, text string) (matcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.fields = true
+	p.fields++
 	field := []byte(name)
 	return func(c *candidate) verdict {
 		switch {

@@ -72,7 +72,9 @@ func (a *runAhead) fill(ctx context.Context) {
 			m.ready = make(chan struct{})
 			a.fetching.Go(func() {
 				defer close(m.ready)
-				m.err = m.body.ReadRange(ctx, io.Discard, p.off, min(p.n, aheadPart))
+				m.err = guard(a.f.s.log, "read ahead", func() error {
+					return m.body.ReadRange(ctx, io.Discard, p.off, min(p.n, aheadPart))
+				})
 			})
 		}
 	}

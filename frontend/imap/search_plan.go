@@ -45,9 +45,27 @@ type searchPlan struct {
 	root   searchNode
 	scope  []metadata.UIDRange // no message outside of it matches
 	modSeq bool                // MODSEQ is one of the keys
-	fields bool                // there are keys that may need the message's header
+	fields int                 // keys that may need the message's header
 	body   [][]byte            // what BODY looks for
 	text   [][]byte            // what TEXT looks for
+}
+
+// What one search may ask of each message: each text is looked for in all of it, each
+// field in all of its header.
+const (
+	maxSearchTexts  = 50
+	maxSearchFields = 500
+)
+
+// within says NO [LIMIT] (RFC 9051 §7.1) to a search that asks for too much.
+func (p *searchPlan) within() error {
+	if len(p.body)+len(p.text) > maxSearchTexts {
+		return nof(imapwire.CodeLimit, "A search has at most %d keys BODY and TEXT", maxSearchTexts)
+	}
+	if p.fields > maxSearchFields {
+		return nof(imapwire.CodeLimit, "A search has at most %d keys for header fields", maxSearchFields)
+	}
+	return nil
 }
 
 // searchNode is a key: a leaf, if match is not nil, else what its kind makes of kids.
@@ -101,6 +119,9 @@ func newSearchPlan(v *view, args *imapwire.SearchArgs, now time.Time) (*searchPl
 	}
 	p := &searchPlan{view: v, now: now, decode: decode, scope: everything}
 	if p.root, err = p.node(&args.Key); err != nil {
+		return nil, err
+	}
+	if err = p.within(); err != nil {
 		return nil, err
 	}
 	return p, p.narrow(&args.Key)

@@ -18,6 +18,8 @@ import (
 const (
 	// searchPiece is how many messages' rows are read at a time.
 	searchPiece = 1000
+	// searchBytes is how many bytes of summaries are held after which a piece ends early.
+	searchBytes = 4 << 20
 	// searchReaders is how many messages a search reads at the same time.
 	searchReaders = 8
 	// searchGap is how many UIDs that are not asked for may lie between two that are for both to be read as one range.
@@ -81,9 +83,10 @@ func (r *search) readRows(ctx context.Context, columns metadata.Columns) error {
 	open := r.open
 	r.open = nil
 	for piece := range slices.Chunk(open, searchPiece) {
-		err := r.rows(ctx, piece, columns, func(row *metadata.Message) {
+		err := r.rows(ctx, piece, columns, func(row *metadata.Message) error {
 			c := r.candidate(row)
 			r.take(row.UID, r.root.eval(&c))
+			return nil
 		})
 		if err != nil {
 			return err
@@ -93,14 +96,14 @@ func (r *search) readRows(ctx context.Context, columns metadata.Columns) error {
 }
 
 // rows reads the rows of the messages with the UIDs of piece.
-func (r *search) rows(ctx context.Context, piece []uint32, columns metadata.Columns, visit func(*metadata.Message)) error {
+func (r *search) rows(ctx context.Context, piece []uint32, columns metadata.Columns, visit func(*metadata.Message) error) error {
 	left := piece
 	err := r.view.mailbox.Messages(ctx, uidRanges(piece, searchGap), columns, func(row *metadata.Message) error {
 		for len(left) > 0 && left[0] < row.UID {
 			left = left[1:]
 		}
 		if len(left) > 0 && left[0] == row.UID {
-			visit(row)
+			return visit(row)
 		}
 		return nil
 	})
@@ -128,30 +131,55 @@ func (r *search) readSummaries(ctx context.Context, columns metadata.Columns) er
 	open := r.open
 	r.open = nil
 	var summary mail.Summary
-	for piece := range slices.Chunk(open, searchPiece) {
-		var deep []metadata.Message
-		err := r.rows(ctx, piece, columns, func(row *metadata.Message) {
-			c := r.candidate(row)
-			if !r.unpack(&c, &summary) {
-				return
-			}
-			v := r.root.eval(&c)
-			if v != unknown {
-				r.take(row.UID, v)
-				return
-			}
-			kept := *row
-			kept.Extent, kept.Summary = slices.Clone(row.Extent), slices.Clone(row.Summary)
-			deep = append(deep, kept)
-		})
+	for len(open) > 0 {
+		rows, rest, err := r.batch(ctx, open, columns)
 		if err != nil {
 			return err
 		}
+		deep := rows[:0]
+		for i := range rows {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("search summaries: %w", err)
+			}
+			c := r.candidate(&rows[i])
+			if !r.unpack(&c, &summary) {
+				continue
+			}
+			v := r.root.eval(&c)
+			r.take(c.uid, v)
+			if v == unknown {
+				deep = append(deep, rows[i])
+			}
+		}
+		r.open = r.open[:0] // they are in deep
 		if err := r.readMessages(ctx, deep); err != nil {
 			return err
 		}
+		open = rest
 	}
 	return nil
+}
+
+// batch reads rows for the first UIDs of open, and returns those that are left. The
+// rows are the caller's: how long they are looked at must not depend on how long a
+// connection to PostgreSQL may be held.
+func (r *search) batch(ctx context.Context, open []uint32, columns metadata.Columns) (rows []metadata.Message, rest []uint32, err error) {
+	piece := open[:min(len(open), searchPiece)]
+	size := 0
+	err = r.rows(ctx, piece, columns, func(row *metadata.Message) error {
+		kept := *row
+		kept.Extent, kept.Summary = slices.Clone(row.Extent), slices.Clone(row.Summary)
+		rows = append(rows, kept)
+		if size += len(row.Extent) + len(row.Summary); size >= searchBytes {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		next, _ := slices.BinarySearch(open, rows[len(rows)-1].UID+1)
+		return rows, open[next:], nil
+	}
+	return rows, open[len(piece):], err
 }
 
 // unpack reads the summary of c into summary.
@@ -175,11 +203,13 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 		readers.Go(func() {
 			var summary mail.Summary
 			for i := range next {
-				v, err := r.look(ctx, &rows[i], &summary)
+				err := guard(r.log, "search a message", func() (err error) {
+					verdicts[i], err = r.look(ctx, &rows[i], &summary)
+					return err
+				})
 				if err != nil {
 					cancel(err)
 				}
-				verdicts[i] = v
 			}
 		})
 	}
@@ -234,7 +264,7 @@ func (r *search) evalMessage(ctx context.Context, c *candidate) (verdict, error)
 // evalBytes decides by the bytes of a message: first by its header, then by all of it.
 func (p *searchPlan) evalBytes(bytes io.ReaderAt, c *candidate) (verdict, error) {
 	var err error
-	if p.fields {
+	if p.fields > 0 {
 		if c.header, err = readHeader(bytes, c.summary); err != nil {
 			return no, err
 		}

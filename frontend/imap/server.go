@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,7 +31,7 @@ type Config struct {
 	Name, Version string
 
 	MaxConnections int           // at the same time; 50,000
-	LoginTimeout   time.Duration // for a connection that is not logged in; 1 min
+	LoginTimeout   time.Duration // for a connection to log in, whatever it sends meanwhile; 1 min
 	IdleTimeout    time.Duration // between commands; 30 min, the least that RFC 9051 §5.4 allows
 	ReadTimeout    time.Duration // for the next bytes inside of a command; 2 min
 	WriteTimeout   time.Duration // for a client to take what is sent; 2 min
@@ -83,20 +84,43 @@ func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 	if closing {
 		return closeListener(l)
 	}
+	pause := time.Duration(0)
 	for {
 		conn, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) || srv.isClosing() {
-				return nil
-			}
-			var temporary net.Error
-			if errors.As(err, &temporary) && temporary.Timeout() {
-				continue
-			}
+		switch {
+		case err == nil:
+			pause = 0
+			srv.begin(conn, implicitTLS)
+		case errors.Is(err, net.ErrClosed) || srv.isClosing():
+			return nil
+		case isPassing(err):
+			pause = min(max(2*pause, minAcceptPause), maxAcceptPause)
+			srv.cfg.Log.Warn("connection not accepted", zap.Stringer("address", l.Addr()), zap.Duration("pause", pause), zap.Error(err))
+			time.Sleep(pause)
+		default:
 			return fmt.Errorf("accept connections on %s: %w", l.Addr(), err)
 		}
-		srv.begin(conn, implicitTLS)
 	}
+}
+
+// What a node waits before it accepts again when it could not.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// isPassing says that accepting failed because something has run out for now, or
+// because the client was gone already: no reason to end the connections that are served.
+func isPassing(err error) bool {
+	for _, passing := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EINTR, syscall.EAGAIN,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
 }
 
 // begin starts a session, or turns the connection away.
@@ -182,7 +206,11 @@ func closeListener(l net.Listener) error {
 func (srv *Server) claimLater(s *session) {
 	log, mailbox, snap := s.log, s.view.mailbox, s.view.snap
 	srv.served.Go(func() {
-		if _, _, err := mailbox.ClaimRecent(context.Background(), snap); err != nil {
+		err := guard(log, "claim recent messages", func() error {
+			_, _, err := mailbox.ClaimRecent(context.Background(), snap)
+			return err
+		})
+		if err != nil {
 			log.Debug("recent messages not claimed", zap.Error(err))
 		}
 	})

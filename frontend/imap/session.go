@@ -32,11 +32,12 @@ const (
 )
 
 // session is one connection. All of it belongs to the goroutine that serves
-// the connection, but for alarm and cancel.
+// the connection, but for alarm, socket and cancel.
 type session struct {
 	server *Server
 	log    *zap.Logger
 	conn   net.Conn
+	socket net.Conn // under conn, whatever that has become; it never changes
 	remote netip.Addr
 	dec    *imapwire.Decoder
 	enc    *imapwire.Encoder
@@ -44,7 +45,8 @@ type session struct {
 	ctx    context.Context //nolint:containedctx // the connection's life, which cancel ends; commands are given it
 	cancel context.CancelFunc
 
-	secure  bool // TLS
+	loginBy time.Time // when the connection ends unless it is logged in
+	secure  bool      // TLS
 	state   state
 	enabled extensions
 	account *mailstore.Account // nil before the login
@@ -62,7 +64,8 @@ type session struct {
 const maxFailedLogins = 10
 
 func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
-	s := &session{server: srv, conn: conn, state: notAuthenticated, secure: implicitTLS}
+	s := &session{server: srv, conn: conn, socket: conn, state: notAuthenticated, secure: implicitTLS}
+	s.loginBy = time.Now().Add(srv.cfg.LoginTimeout)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if addr, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
 		s.remote = addr.Addr().Unmap()
@@ -79,8 +82,9 @@ func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 }
 
 // input reads from the connection. Inside of a command the client has
-// ReadTimeout for each piece; between commands the alarm has set the deadline.
-// What was answered is sent before anything more is waited for.
+// ReadTimeout for each piece, but until it is logged in no longer than for that;
+// between commands the alarm has set the deadline. What was answered is sent before
+// anything more is waited for.
 type input struct{ *session }
 
 func (in input) Read(p []byte) (int, error) {
@@ -88,7 +92,11 @@ func (in input) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	if !in.alarm.isWaiting() {
-		if err := in.conn.SetReadDeadline(time.Now().Add(in.server.cfg.ReadTimeout)); err != nil {
+		deadline := time.Now().Add(in.server.cfg.ReadTimeout)
+		if in.state == notAuthenticated && deadline.After(in.loginBy) {
+			deadline = in.loginBy
+		}
+		if err := in.conn.SetReadDeadline(deadline); err != nil {
 			return 0, err
 		}
 	}
@@ -117,10 +125,11 @@ func (s *session) invite(imapwire.Literal) error {
 	return s.enc.Flush()
 }
 
-// cut ends the connection at once.
+// cut ends the connection at once, without the farewell of TLS, for which a client
+// that does not read would have to be waited for.
 func (s *session) cut() {
 	s.cancel()
-	_ = s.conn.Close() // the goroutine that serves it finds out
+	_ = s.socket.Close() // the goroutine that serves it finds out
 }
 
 // serve is the connection's life.
@@ -151,7 +160,7 @@ func (s *session) handshake() error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.server.cfg.LoginTimeout)
+	ctx, cancel := context.WithDeadline(s.ctx, s.loginBy)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
@@ -179,7 +188,7 @@ func (s *session) next() bool {
 	}
 	timeout := s.server.cfg.IdleTimeout
 	if s.state == notAuthenticated {
-		timeout = s.server.cfg.LoginTimeout
+		timeout = time.Until(s.loginBy)
 	}
 	why, err := s.alarm.wait(alarmEnded|alarmShutdown, timeout, s.dec.Wait)
 	switch {

@@ -1,0 +1,267 @@
+package imap
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"starling/blobstore"
+	"starling/frontend/imapwire"
+	"starling/frontend/mailstore"
+	"starling/metadata"
+)
+
+// scarce is a listener that cannot accept for lack of files before it gives out
+// its only connection.
+type scarce struct {
+	fails  int
+	conn   net.Conn
+	closed chan struct{}
+}
+
+func (l *scarce) Accept() (net.Conn, error) {
+	if l.fails > 0 {
+		l.fails--
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
+	}
+	if conn := l.conn; conn != nil {
+		l.conn = nil
+		return conn, nil
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+
+func (l *scarce) Close() error { close(l.closed); return nil }
+
+func (l *scarce) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A node that runs out of files goes on when there are some again.
+func TestAcceptAfterLackOfFiles(t *testing.T) {
+	t.Parallel()
+	client, conn := net.Pipe()
+	l := &scarce{fails: 3, conn: conn, closed: make(chan struct{})}
+	srv := NewServer(Config{Log: zap.NewNop()})
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l, false) }()
+	greeted := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(client).ReadString('\n')
+		greeted <- line
+	}()
+	select {
+	case line := <-greeted:
+		if !strings.HasPrefix(line, "* OK ") {
+			t.Errorf("greeted with %q", line)
+		}
+	case err := <-served:
+		t.Fatalf("the server gave up: %v", err)
+	}
+	_ = client.Close()
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// Another error of the listener is one that the node must end with.
+func TestAcceptFails(t *testing.T) {
+	t.Parallel()
+	if isPassing(&net.OpError{Op: "accept", Err: syscall.EINVAL}) {
+		t.Error("a broken listener is tried again for ever")
+	}
+}
+
+// unidentified serves a connection that is not logged in, of a server that gives it
+// a moment for that, and returns the client's side.
+func unidentified(t *testing.T) net.Conn {
+	t.Helper()
+	client, conn := net.Pipe()
+	srv := NewServer(Config{Log: zap.NewNop(), LoginTimeout: 100 * time.Millisecond})
+	s := newSession(srv, conn, false)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.serve()
+	}()
+	t.Cleanup(func() {
+		_ = client.Close()
+		<-served
+	})
+	if err := client.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// Who does not log in cannot keep a connection by sending commands.
+func TestLoginTimeoutOfBusyClient(t *testing.T) {
+	t.Parallel()
+	client := unidentified(t)
+	go func() {
+		for {
+			if _, err := client.Write([]byte("a NOOP\r\n")); err != nil {
+				return
+			}
+		}
+	}()
+	all, err := io.ReadAll(client)
+	if err != nil {
+		t.Fatalf("the connection was not ended: %v", err)
+	}
+	if !strings.Contains(string(all), "a OK NOOP completed\r\n") { // there is a BYE unless it ended inside of a command
+		t.Errorf("the end is %q", all[max(0, len(all)-200):])
+	}
+}
+
+// Nor by sending one slowly.
+func TestLoginTimeoutInsideOfCommand(t *testing.T) {
+	t.Parallel()
+	for name, begun := range map[string]string{
+		"line":    "a LOG",
+		"literal": "a LOGIN {1000+}\r\nx",
+		"skipped": "a NONSENSE {60000000+}\r\nx",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := unidentified(t)
+			go func() { _, _ = client.Write([]byte(begun)) }()
+			if _, err := io.ReadAll(client); err != nil {
+				t.Fatalf("the connection was not ended: %v", err)
+			}
+		})
+	}
+}
+
+// Cutting off connections must not wait for clients that do not read: under TLS each
+// would be sent a farewell, and waited for, one after the other.
+func TestCutDoesNotWait(t *testing.T) {
+	t.Parallel()
+	serverTLS, clientTLS := testCertificate(t)
+	srv := NewServer(Config{Log: zap.NewNop(), TLS: serverTLS})
+	for range 3 {
+		client, conn := net.Pipe()
+		srv.begin(conn, true)
+		c := tls.Client(client, clientTLS)
+		if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("a NO")); err != nil { // a command has begun
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	if err := srv.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	if took := time.Since(began); took > 4*time.Second { // a farewell is given up after 5 s
+		t.Errorf("took %v", took)
+	}
+}
+
+// panicking is an object store with a bug.
+type panicking struct {
+	blobstore.Store
+	bug *atomic.Bool
+}
+
+func (p panicking) Get(ctx context.Context, key blobstore.Key, offset, length int64) (io.ReadCloser, error) {
+	if p.bug.Load() {
+		panic("a bug")
+	}
+	return p.Store.Get(ctx, key, offset, length)
+}
+
+// A bug that one message brings out does not end the node, wherever it is read.
+func TestPanicEndsNoNode(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	bug := new(atomic.Bool)
+	n.blobs.Store = panicking{n.blobs.Store, bug}
+	c := n.connect(t)
+	c.put("INBOX", "", "Subject: x\nMIME-Version: 1.0\nContent-Transfer-Encoding: base64\n\naGVsbG8=\n")
+	c.ok("SELECT INBOX")
+	bug.Store(true)
+	for _, command := range []string{"FETCH 1 BODY.PEEK[]", "FETCH 1 BINARY.PEEK[1]", "SEARCH BODY hello"} {
+		lines := c.do("%s", command)
+		if last := lines[len(lines)-1]; !strings.HasPrefix(last, "NO [SERVERBUG] ") {
+			t.Errorf("%s: %q", command, lines)
+		}
+	}
+	bug.Store(false)
+	c.want("SEARCH BODY hello", "* SEARCH 1", "OK SEARCH completed")
+}
+
+// A search for more texts than can be looked for in reasonable time is refused.
+func TestSearchLimits(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	c.put("INBOX", "", "Subject: x\n\nhello\n")
+	c.ok("SELECT INBOX")
+	c.want("SEARCH"+strings.Repeat(" BODY hello", maxSearchTexts), "* SEARCH 1", "OK SEARCH completed")
+	c.want("SEARCH"+strings.Repeat(" BODY hello", maxSearchTexts)+" TEXT hello", "NO [LIMIT] …")
+	c.want("SEARCH"+strings.Repeat(" SUBJECT x", maxSearchFields), "* SEARCH 1", "OK SEARCH completed")
+	c.want("SEARCH"+strings.Repeat(" SUBJECT x", maxSearchFields+1), "NO [LIMIT] …")
+}
+
+// Messages whose summaries are long are searched a few at a time, and none is missed.
+func TestSearchInBatches(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	c := n.connect(t)
+	const messages = searchBytes/(30<<10) + 30 // their texts hardly shrink
+	random := rand.NewChaCha8([32]byte{})
+	for i := range messages {
+		raw := make([]byte, 30<<10)
+		_, _ = random.Read(raw)
+		text := "nothing"
+		if i%2 == 0 {
+			text = "hello"
+		}
+		c.put("INBOX", "", "To: "+base64.StdEncoding.EncodeToString(raw)+"@example.org\n\n"+text+"\n")
+	}
+	c.ok("SELECT INBOX")
+	var want strings.Builder
+	for i := 1; i <= messages; i += 2 {
+		fmt.Fprintf(&want, " %d", i)
+	}
+	c.want("SEARCH BODY hello", "* SEARCH"+want.String(), "OK SEARCH completed")
+	c.want("SEARCH RETURN (COUNT) NOT TO x@y", fmt.Sprintf(`* ESEARCH (TAG "TAG") COUNT %d`, messages), "OK SEARCH completed")
+}
+
+// Sequence match data of a few bytes can name billions of messages: they must cost
+// no memory. It does not run beside other tests, whose memory would be counted.
+func TestQResyncMatchIsBounded(t *testing.T) { //nolint:paralleltest // counts memory
+	v := &view{snap: mailstore.NewSnapshot(metadata.Mailbox{UIDNext: 10}, nil)}
+	var huge imapwire.NumSet
+	huge.AddRange(1, 1<<26)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if uid := matched(&imapwire.QResync{SeqMatch: true, SeqNums: huge, SeqUIDs: huge}, v); uid != 0 {
+		t.Errorf("UID %d is proved in an empty mailbox", uid)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("%d bytes were allocated", n)
+	}
+}
