@@ -4,9 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -675,4 +681,41 @@ func TestShutdownCuts(t *testing.T) {
 		t.Error(err)
 	}
 	w.count("a@example.org", "INBOX", 0)
+}
+
+// Behind STARTTLS a stop ends what is idle, too.
+func TestShutdownBehindTLS(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"mx.example.org"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	w.servers[0].smtp.TLSConfig = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	secure := func() *agent {
+		a := w.dial(0)
+		a.say("STARTTLS", "220")
+		a.conn = tls.Client(a.conn, &tls.Config{InsecureSkipVerify: true})
+		a.in = bufio.NewReader(a.conn)
+		a.say("LHLO client.example.net", "250")
+		return a
+	}
+	idle, busy := secure(), secure()
+	busy.begin("a@example.org")
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop[0]() }()
+	if _, err := idle.in.ReadString('\n'); err != nil && !errors.Is(err, io.EOF) {
+		t.Errorf("the idle connection ended with %v", err)
+	}
+	busy.write(letter + ".\r\n")
+	busy.want("250")
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	w.count("a@example.org", "INBOX", 1)
 }
