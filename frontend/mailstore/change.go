@@ -73,6 +73,9 @@ type storeOp struct {
 
 func (op *storeOp) settle(after *Snapshot, err error) {
 	op.result.After, op.err = after, err
+	if err != nil {
+		op.result = Stored{} // of a try that came to nothing
+	}
 }
 
 func (op *storeOp) apply(b *build) error {

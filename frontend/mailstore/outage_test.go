@@ -164,6 +164,10 @@ func TestPostgreSQLAway(t *testing.T) {
 			return err
 		},
 	}
+	done, err := mine.Store(t.Context(), StoreFlags{View: mine.Snapshot(), UIDs: one(1), Mode: AddFlags, Flags: flagSet("seen")})
+	if err == nil || done.After != nil || done.Changed != nil {
+		t.Errorf("a store that failed returned %+v, %v", done, err)
+	}
 	for what, do := range operations {
 		if err := do(); !errors.Is(err, metadata.ErrUnavailable) {
 			t.Errorf("%s: %v", what, err)

@@ -1,7 +1,10 @@
 package mailstore
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -223,5 +226,47 @@ func TestEviction(t *testing.T) {
 	c.append(x, Inbox, mail("1"))
 	if held.Snapshot().Len() != 1 {
 		t.Error("the mailbox that is open is not the one that was changed")
+	}
+}
+
+// Who goes away while a mailbox is read does not take the reading from others.
+func TestRefreshOfOneWhoLeft(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x, y := c.still(), c.still()
+	mine := c.enter(x, Inbox)
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for i := range 10 {
+		c.append(y, Inbox, mail(fmt.Sprint(i)))
+		s, err := mine.Refresh(left)
+		if err != nil && (!errors.Is(err, context.Canceled) || s != nil) {
+			t.Fatal(s, err)
+		}
+		if got := mine.refresh().Len(); got != i+1 {
+			t.Errorf("%d messages, want %d", got, i+1)
+		}
+	}
+	_, err := x.Open(left, "Archive", func() {})
+	wantError(t, err, context.Canceled)
+	c.enter(x, "Archive")
+}
+
+// Many who ask at the same time share the reading.
+func TestRefreshIsShared(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	mine := c.enter(x, Inbox)
+	const n = 100
+	trips := x.trips(func() {
+		var running sync.WaitGroup
+		for range n {
+			running.Go(func() { mine.refresh() })
+		}
+		running.Wait()
+	})
+	if trips > n/2 {
+		t.Errorf("%d round trips for %d at once", trips, n)
 	}
 }
