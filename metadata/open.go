@@ -149,7 +149,7 @@ func (c *Config) pool() (*pgxpool.Config, error) {
 	}
 	config, err := pgxpool.ParseConfig(c.DSN)
 	if err != nil {
-		return nil, err
+		return nil, withoutDSN(err)
 	}
 	config.ConnConfig.DefaultQueryExecMode = mode
 	config.ConnConfig.StatementCacheCapacity = 256
@@ -171,6 +171,16 @@ func (c *Config) pool() (*pgxpool.Config, error) {
 	config.ConnConfig.DialFunc = pace.dial
 	config.ConnConfig.ConnectTimeout = c.DeadPeer
 	return config, nil
+}
+
+// withoutDSN takes the connection string out of what pgx says is wrong with it: it
+// leaves out passwords in some spellings only.
+func withoutDSN(err error) error {
+	var wrong *pgconn.ParseConfigError
+	if errors.As(err, &wrong) {
+		wrong.ConnString = "DSN"
+	}
+	return err
 }
 
 func (c *Config) sessionSettings(params map[string]string) {
