@@ -16,7 +16,7 @@ import (
 
 func often(c *Config) { c.Sweep = 20 * time.Millisecond }
 
-// clusters are the kinds of bus that hints cross.
+// onEachBus runs a test with hints that cross a hub, and a NATS server.
 func onEachBus(t *testing.T, run func(t *testing.T, c *cluster)) {
 	t.Run("memory", func(t *testing.T) {
 		t.Parallel()
@@ -24,28 +24,34 @@ func onEachBus(t *testing.T, run func(t *testing.T, c *cluster)) {
 	})
 	t.Run("nats", func(t *testing.T) {
 		t.Parallel()
-		server, err := natsserver.Start(natsserver.Config{Addr: "127.0.0.1:0"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(server.Shutdown)
 		c := newCluster(t, metadata.Quota{})
-		c.open = func(o events.Options, wrap func(events.Transport) events.Transport) *events.Node {
-			config := nats.Config{URLs: []string{server.URL()}, Options: o}
-			bus, err := events.Start(o, func(in *events.Inlet) (events.Transport, error) {
-				transport, err := config.Dial(in)
-				return wrap(transport), err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return bus
-		}
+		c.onNATS()
 		run(t, c)
 	})
 }
 
-// every change of one node is heard of on the other without being asked for.
+// onNATS has the nodes that are started from here on hear each other by a NATS server.
+func (c *cluster) onNATS() {
+	c.t.Helper()
+	server, err := natsserver.Start(natsserver.Config{Addr: "127.0.0.1:0"})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(server.Shutdown)
+	c.open = func(o events.Options, wrap func(events.Transport) events.Transport) *events.Node {
+		config := nats.Config{URLs: []string{server.URL()}, Options: o}
+		bus, err := events.Start(o, func(in *events.Inlet) (events.Transport, error) {
+			transport, err := config.Dial(in)
+			return wrap(transport), err
+		})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return bus
+	}
+}
+
+// Every change of one node is heard of on the other without being asked for.
 func TestHintsCrossNodes(t *testing.T) {
 	t.Parallel()
 	onEachBus(t, func(t *testing.T, c *cluster) {
