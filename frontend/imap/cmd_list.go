@@ -26,6 +26,9 @@ func (c listCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 		s.enc.List(&imapwire.Listing{Attrs: []string{`\Noselect`}, Delimiter: mailstore.Delimiter})
 		return "", nil
 	}
+	if err := checkPatterns(c.args.Reference, c.args.Patterns...); err != nil {
+		return "", err
+	}
 	if err := s.beginStatus(c.args.Return.Status); err != nil {
 		return "", err
 	}
@@ -54,6 +57,9 @@ func parseLSub(d *imapwire.Decoder) (command, error) {
 }
 
 func (c lsubCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
+	if err := checkPatterns(c.reference, c.pattern); err != nil {
+		return "", err
+	}
 	list, err := s.account.List(ctx)
 	if err != nil {
 		return "", fmt.Errorf("list subscriptions: %w", err)

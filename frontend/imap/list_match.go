@@ -3,8 +3,25 @@ package imap
 import (
 	"strings"
 
+	"starling/frontend/imapwire"
 	"starling/frontend/mailstore"
 )
+
+// maxPatterns is how many bytes the patterns of one command may have together, the
+// reference before each included: every name of the account is held against them.
+const maxPatterns = 2048
+
+// checkPatterns says NO [LIMIT] (RFC 9051 §7.1) to patterns that are too long.
+func checkPatterns(reference string, patterns ...string) error {
+	size := len(reference) * len(patterns)
+	for _, p := range patterns {
+		size += len(p)
+	}
+	if size > maxPatterns {
+		return nof(imapwire.CodeLimit, "Patterns have at most %d bytes together", maxPatterns)
+	}
+	return nil
+}
 
 // listPattern is a pattern of LIST with its reference before it (RFC 9051
 // §6.3.9): "*" stands for any characters, "%" for any but the delimiter.

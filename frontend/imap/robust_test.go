@@ -224,6 +224,18 @@ func TestSearchLimits(t *testing.T) {
 	c.want("SEARCH"+strings.Repeat(" SUBJECT x", maxSearchFields+1), "NO [LIMIT] …")
 }
 
+// Patterns that would have to be held against every name for seconds are refused.
+func TestListLimits(t *testing.T) {
+	t.Parallel()
+	c := newTestNode(t).connect(t)
+	long := strings.Repeat("*a", maxPatterns/2)
+	c.want(`LIST "" "`+long+`"`, "OK LIST completed")
+	c.want(`LIST a "`+long+`"`, "NO [LIMIT] …")
+	c.want(`LIST "" (`+long+` %)`, "NO [LIMIT] …")
+	c.want(`LIST "`+long[:maxPatterns/2]+`" (a b)`, "NO [LIMIT] …")
+	c.want(`LSUB a "`+long+`"`, "NO [LIMIT] …")
+}
+
 // Messages whose summaries are long are searched a few at a time, and none is missed.
 func TestSearchInBatches(t *testing.T) {
 	t.Parallel()
