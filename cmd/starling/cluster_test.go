@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/emersion/go-smtp"
@@ -88,14 +89,30 @@ func newCluster(t *testing.T) *cluster {
 	for i := range c.nodes {
 		c.nodes[i] = c.serve()
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			for i, n := range c.nodes {
-				t.Logf("node %d said:\n%s", i+1, n.output.String())
+	t.Cleanup(c.end)
+	return c
+}
+
+// end stops the nodes that still run, clients or not, and looks at what they had to say.
+func (c *cluster) end() {
+	for i, n := range c.nodes {
+		select {
+		case <-n.done: // another cleanup has ended it
+		default:
+			if status := n.stop(syscall.SIGTERM); status != 0 {
+				c.t.Errorf("node %d: status %d", i+1, status)
 			}
 		}
-	})
-	return c
+		said := n.output.String()
+		for _, bad := range []string{`"level":"error"`, "DATA RACE", "panic"} {
+			if strings.Contains(said, bad) {
+				c.t.Errorf("node %d had to say %s", i+1, bad)
+			}
+		}
+		if c.t.Failed() {
+			c.t.Logf("node %d said:\n%s", i+1, said)
+		}
+	}
 }
 
 // serve starts a further node.
