@@ -62,28 +62,33 @@ func (l *closeOnce) Close() error {
 
 // newNode builds a node and opens its listeners. If anything of it cannot be
 // had, nothing is left open.
-func newNode(ctx context.Context, cfg Config, log *zap.Logger) (n *node, err error) {
+func newNode(ctx context.Context, cfg Config, log *zap.Logger) (*node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n = &node{cfg: cfg, log: log}
-	defer func() {
-		if err != nil {
-			n.close()
-		}
-	}()
+	n := &node{cfg: cfg, log: log}
+	if err := n.open(ctx); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *node) open(ctx context.Context) error {
 	if n.cfg.Hostname == "" {
-		if n.cfg.Hostname, err = os.Hostname(); err != nil {
-			return nil, fmt.Errorf("hostname: %w", err)
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("hostname: %w", err)
 		}
+		n.cfg.Hostname = name
 	}
 	if err := n.openStores(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.openFrontends(); err != nil {
-		return nil, err
+		return err
 	}
-	return n, n.listen(ctx)
+	return n.listen(ctx)
 }
 
 // openStores opens the three systems that everything is kept in.
