@@ -10,6 +10,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -29,6 +32,8 @@ func (s *Store) Get(ctx context.Context, key blobstore.Key, offset, length int64
 		r.want = offset + length
 	}
 	r.short = length > 0
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	err := s.retry.do(ctx, r.open)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
@@ -52,6 +57,30 @@ type reader struct {
 	tries int // in a row, without a byte
 
 	closed bool
+
+	mu   sync.Mutex   // held while the fields above are used, by a call or by suspend
+	used atomic.Int64 // when the last call ended, in nanoseconds
+}
+
+// suspend ends the answer that is being read, unless somebody reads from it now. The
+// next Read asks for the rest.
+func (r *reader) suspend() {
+	if !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	_ = r.end() // the bytes that were read of it are right
+}
+
+// end closes the answer, if there is one.
+func (r *reader) end() error {
+	if r.body == nil {
+		return nil
+	}
+	r.s.http.answers.remove(r)
+	body := r.body
+	r.body = nil
+	return body.Close()
 }
 
 // open sends a request for what is missing.
@@ -82,6 +111,8 @@ func (r *reader) open() error {
 		return errors.Join(err, body.Close())
 	}
 	r.body, r.total, r.etag = body, total, info.ETag
+	r.used.Store(time.Now().UnixNano())
+	r.s.http.answers.add(r)
 	return nil
 }
 
@@ -104,6 +135,9 @@ func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer func() { r.used.Store(time.Now().UnixNano()) }()
 	if r.closed {
 		return 0, fs.ErrClosed
 	}
@@ -146,8 +180,7 @@ func (r *reader) readOn(p []byte) (int, error) {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		err = errors.Join(err, r.body.Close())
-		r.body = nil
+		err = errors.Join(err, r.end())
 		err = &failure{blobstore.ErrUnavailable, err, true}
 	}
 	if ctxErr := blobstore.ContextError(r.ctx); ctxErr != nil {
@@ -162,11 +195,8 @@ func (r *reader) readOn(p []byte) (int, error) {
 
 // Close implements io.Closer.
 func (r *reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.closed = true
-	if r.body == nil {
-		return nil
-	}
-	err := r.body.Close()
-	r.body = nil
-	return err
+	return r.end()
 }

@@ -15,14 +15,16 @@ var errStalled = errors.New("no byte moved for too long")
 
 // transport is an http.RoundTripper that watches each request until its answer's body is closed.
 type transport struct {
-	http  *http.Transport
-	stall time.Duration
+	http    *http.Transport
+	stall   time.Duration
+	answers *answers
 }
 
 func newTransport(c Config, conf *tls.Config) *transport {
 	dialer := &net.Dialer{Timeout: min(5*time.Second, c.StallTimeout), KeepAlive: 15 * time.Second}
 	return &transport{
-		stall: c.StallTimeout,
+		stall:   c.StallTimeout,
+		answers: newAnswers(c.MaxConns),
 		http: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
 			DialContext:         dialer.DialContext,
@@ -46,6 +48,7 @@ type dateKey struct{}
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	t.answers.relieve()
 	ctx, cancel := context.WithCancelCause(req.Context())
 	w := &watch{ctx: ctx, cancel: cancel, d: t.stall}
 	w.timer = time.AfterFunc(t.stall, func() { cancel(errStalled) })
