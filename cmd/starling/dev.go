@@ -82,6 +82,11 @@ func runDev(ctx context.Context, out io.Writer, o devOptions) (err error) {
 	if o.nodes < 1 || o.nodes > 9 {
 		return usageError{fmt.Errorf("--nodes: is %d; want 1 to 9", o.nodes)}
 	}
+	if o.s3 != "" {
+		if _, err := parseS3(o.s3); err != nil {
+			return err
+		}
+	}
 	log, err := newLogger(LogConfig{Level: o.logLevel, Format: "console"})
 	if err != nil {
 		return err
@@ -288,14 +293,23 @@ func (d *dev) nodeConfig(i int, dsn, natsURL, cert, key string) (Config, error) 
 		cfg.Blobs.Disk = filepath.Join(d.data, "blobs")
 		return cfg, nil
 	}
-	u, err := url.Parse(d.s3)
-	if err != nil || u.Host == "" || len(u.Path) < 2 {
-		return cfg, usageError{fmt.Errorf("--s3: %q is not http://host:port/bucket", d.s3)}
+	u, err := parseS3(d.s3)
+	if err != nil {
+		return cfg, err
 	}
 	cfg.Blobs.S3 = S3Config{
 		Endpoint: u.Scheme + "://" + u.Host, Bucket: u.Path[1:], AccessKey: d.s3Access, SecretKey: d.s3Secret,
 	}
 	return cfg, nil
+}
+
+// parseS3 reads the value of --s3.
+func parseS3(s3 string) (*url.URL, error) {
+	u, err := url.Parse(s3)
+	if err != nil || u.Host == "" || len(u.Path) < 2 {
+		return nil, usageError{fmt.Errorf("--s3: %q is not http://host:port/bucket", s3)}
+	}
+	return u, nil
 }
 
 // address is where a node listens for what has this port on other servers.

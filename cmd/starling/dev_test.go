@@ -175,7 +175,7 @@ func testDev(t *testing.T, in invocation, data string) {
 	stdout, stderr, status := run(t, invocation{args: []string{
 		"-c", filepath.Join(data, "starling.yaml"), "import", "bob@example.org", mail, "--state", filepath.Join(t.TempDir(), "state"),
 	}})
-	if status != 0 || stdout != "1 messages imported\n" {
+	if status != 0 || stdout != "imported: 1\n" {
 		t.Errorf("import with the settings of dev: status %d\n%s%s", status, stdout, stderr)
 	}
 	d.end(syscall.SIGINT) // c is still logged in

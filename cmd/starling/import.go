@@ -157,7 +157,7 @@ func (im *importer) run(ctx context.Context, source *importSource, parallel int)
 	case err != nil:
 		return fmt.Errorf("import broken off, run it again to go on: %w", err)
 	case failed > 0:
-		return fmt.Errorf("%d messages could not be imported", failed)
+		return fmt.Errorf("messages that could not be imported: %d", failed)
 	}
 	return nil
 }

@@ -48,12 +48,12 @@ func (p *importProgress) counts() string {
 
 // text is what was done so far; mu is held.
 func (p *importProgress) text() string {
-	text := fmt.Sprintf("%d messages imported", p.done)
+	text := fmt.Sprintf("imported: %d", p.done)
 	if p.repeated > 0 {
-		text += fmt.Sprintf(", %d were there", p.repeated)
+		text += fmt.Sprintf(", there already: %d", p.repeated)
 	}
 	if p.wrong > 0 {
-		text += fmt.Sprintf(", %d failed", p.wrong)
+		text += fmt.Sprintf(", failed: %d", p.wrong)
 	}
 	return text
 }

@@ -126,19 +126,19 @@ func TestImportMbox(t *testing.T) {
 		{`\flagged \seen`, importOne, "Subject: one\r\nStatus: RO\r\nX-Status: F\r\n\r\nFrom here\r\n\r\nFrom - \r\n\r\nis no line before a message\r\n"},
 		{"", importTwo, "Subject: two\r\nDate: Mon, 7 Jun 2021 10:09:10 +0200\r\n\r\ntext\r\n"},
 	}
-	if out := im.good(testUser, box, "--parallel", "1"); out != "2 messages imported" {
+	if out := im.good(testUser, box, "--parallel", "1"); out != "imported: 2" {
 		t.Errorf("it says %q", out)
 	}
 	im.same("INBOX", want...)
-	if out := im.good(testUser, box); out != "0 messages imported, 2 were there" {
+	if out := im.good(testUser, box); out != "imported: 0, there already: 2" {
 		t.Errorf("the second time it says %q", out)
 	}
 	// Without its notes the server still knows.
-	if out := im.good(testUser, box, "--state", filepath.Join(t.TempDir(), "other")); out != "0 messages imported, 2 were there" {
+	if out := im.good(testUser, box, "--state", filepath.Join(t.TempDir(), "other")); out != "imported: 0, there already: 2" {
 		t.Errorf("without the state file it says %q", out)
 	}
 	im.same("INBOX", want...)
-	if out := im.good(testUser, box, "--mailbox", "Old/Mail", "--format", "mbox", "--parallel", "1"); out != "2 messages imported" {
+	if out := im.good(testUser, box, "--mailbox", "Old/Mail", "--format", "mbox", "--parallel", "1"); out != "imported: 2" {
 		t.Errorf("into another mailbox it says %q", out)
 	}
 	im.same("Old/Mail", want...)
@@ -160,7 +160,7 @@ func TestImportMaildir(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, ".Sent", "new"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out := im.good(testUser, dir, "--parallel", "1"); out != "5 messages imported" {
+	if out := im.good(testUser, dir, "--parallel", "1"); out != "imported: 5" {
 		t.Errorf("it says %q", out)
 	}
 	im.same("INBOX", stored{`\answered \seen work`, importOne, "Subject: read\r\n\r\nx\r\n"}, stored{"", importTwo, "Subject: new\r\n\r\ny\nz\r\n"})
@@ -171,10 +171,10 @@ func TestImportMaildir(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, importTwo, "Subject: another\n\nx\n", dir, "new", "4.1.h")
-	if out := im.good(testUser, dir); out != "1 messages imported, 5 were there" {
+	if out := im.good(testUser, dir); out != "imported: 1, there already: 5" {
 		t.Errorf("the second time it says %q", out)
 	}
-	if out := im.good(testUser, dir, "--mailbox", "Copy", "--format", "maildir"); out != "6 messages imported" {
+	if out := im.good(testUser, dir, "--mailbox", "Copy", "--format", "maildir"); out != "imported: 6" {
 		t.Errorf("into another mailbox it says %q", out)
 	}
 	im.same("Copy/Sent", stored{`\seen`, importOne, "Subject: sent\r\n\r\nx\r\n"})
@@ -193,7 +193,7 @@ func TestImportFolder(t *testing.T) {
 	empty := filepath.Join(dir, "Sub", "empty.eml")
 	out := im.bad(1, testUser, dir, "--parallel", "1")
 	if !strings.Contains(out, empty+": source: it is empty\n") || !strings.Contains(out, "message 2, at byte 36: source: it is empty\n") ||
-		!strings.Contains(out, "\n4 messages imported, 2 failed\n") || !strings.Contains(out, "starling: 2 messages could not be imported") {
+		!strings.Contains(out, "\nimported: 4, failed: 2\n") || !strings.Contains(out, "starling: messages that could not be imported: 2") {
 		t.Errorf("it says %q", out)
 	}
 	im.same("INBOX", stored{"", importTwo, "Subject: a\r\nDate: Mon, 7 Jun 2021 08:09:10 +0000\r\n\r\nx"}, stored{"", importOne, "Subject: b\r\n"})
@@ -226,7 +226,7 @@ func TestImportErrors(t *testing.T) {
 	} {
 		out := im.bad(test.status, test.args...)
 		want, last, _ := strings.Cut(test.want, "\n")
-		if !strings.Contains(out, want) || last != "" && !strings.Contains(out, "1 messages imported, 1 failed") {
+		if !strings.Contains(out, want) || last != "" && !strings.Contains(out, "imported: 1, failed: 1") {
 			t.Errorf("%v says %q", test.args, out)
 		}
 	}
@@ -267,7 +267,7 @@ func TestImportKilled(t *testing.T) {
 	} else if out := p.output.String(); status == 1 && !strings.Contains(out, "run it again to go on") {
 		t.Errorf("interrupted, it says %q", out)
 	}
-	if out := im.good(testUser, path); !strings.HasSuffix(out, "were there") {
+	if out := im.good(testUser, path); !strings.Contains(out, "there already: ") {
 		t.Errorf("in the end it says %q", out)
 	}
 	times := make(map[string]int)
@@ -308,7 +308,7 @@ func TestImportTerminal(t *testing.T) {
 	const withPipe = "import os\nr, w = os.pipe()\nos.dup2(r, 3)\nos.set_inheritable(3, True)\n" // what the program takes for its parent
 	out := runTool(t, "", env, "python3", "-c", withPipe+strings.ReplaceAll(underTerminal, "; ", "\n"),
 		"sh", "-c", `stty cols 100 rows 30; exec "$@"`, "sh", program, "import", testUser, path)
-	if !strings.Contains(out, "100 %") || !strings.Contains(out, "1 messages imported") || !strings.Contains(out, "\x1b[") {
+	if !strings.Contains(out, "100 %") || !strings.Contains(out, "imported: 1") || !strings.Contains(out, "\x1b[") {
 		t.Errorf("it says %q", out)
 	}
 }

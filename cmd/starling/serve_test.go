@@ -77,7 +77,9 @@ func TestServeStops(t *testing.T) {
 	mta := talk(t, n.lmtp)
 	mta.hear("220")
 	mail := numberedMail(1)
-	busy.say(fmt.Sprintf("c append INBOX {%d+}\r\n%s", len(mail), mail[:len(mail)/2]))
+	busy.say(fmt.Sprintf("c append INBOX {%d}\r\n", len(mail)))
+	busy.hear("+ ")
+	busy.say(mail[:len(mail)/2])
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
