@@ -21,6 +21,7 @@ type mirror struct {
 	*client
 	node    *clusterNode
 	user    string
+	box     string
 	enable  string
 	rnd     *rand.Rand
 	log     []string
@@ -47,6 +48,8 @@ func (m *mirror) fail(format string, args ...any) {
 	m.t.Errorf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(m.log[max(0, len(m.log)-60):], "\n"))
 	panic(errMirror)
 }
+
+var mirrorBoxes = []string{"INBOX", "Archive"}
 
 var errMirror = fmt.Errorf("a mirror differs")
 
@@ -101,6 +104,9 @@ func (m *mirror) run(format string, args ...any) string {
 		line = strings.TrimRight(line, "\r\n")
 		m.log = append(m.log, "  < "+line)
 		m.take(line)
+		if strings.HasPrefix(line, "+ ") { // of IDLE
+			m.send("DONE")
+		}
 		if rest, found := strings.CutPrefix(line, tag); found {
 			if m.code > 0 {
 				m.highest = m.code
@@ -259,7 +265,7 @@ func (m *mirror) connect() {
 func (m *mirror) open() {
 	m.connect()
 	m.uids, m.flags, m.modseqs, m.highest, m.valid = nil, make(map[uint32]string), make(map[uint32]int64), 0, ""
-	m.run("SELECT INBOX")
+	m.run("SELECT %s", m.box)
 	if len(m.uids) > 0 {
 		m.run("UID FETCH 1:* (FLAGS MODSEQ)")
 	}
@@ -284,7 +290,7 @@ func (m *mirror) comeBack() {
 	m.tag++
 	m.told, m.code = 0, 0
 	m.log = append(m.log, "  > SELECT "+params)
-	m.send(fmt.Sprintf("t%d SELECT INBOX (QRESYNC (%s))", m.tag, params))
+	m.send(fmt.Sprintf("t%d SELECT %s (QRESYNC (%s))", m.tag, m.box, params))
 	all := make(map[uint32]bool)
 	for _, uid := range known {
 		all[uid] = true
@@ -382,13 +388,13 @@ func (m *mirror) store() {
 
 func (m *mirror) step() {
 	if len(m.uids) == 0 || m.rnd.IntN(12) == 0 {
-		m.run("APPEND INBOX (\\Flagged) {4+}\r\nx: y")
+		m.run("APPEND %s (\\Flagged) {4+}\r\nx: y", m.box)
 		m.learn()
 		return
 	}
 	set, uids := m.span()
 	byUID := fmt.Sprintf("%d:%d", uids[0], uids[len(uids)-1])
-	switch m.rnd.IntN(20) {
+	switch m.rnd.IntN(24) {
 	case 0:
 		m.run("NOOP")
 	case 1:
@@ -396,7 +402,7 @@ func (m *mirror) step() {
 	case 2:
 		m.run("UID EXPUNGE %s", byUID)
 	case 3:
-		m.run("STATUS INBOX (MESSAGES UNSEEN)")
+		m.run("STATUS %s (MESSAGES UNSEEN)", m.box)
 	case 4:
 		m.run("FETCH %s FLAGS", set)
 	case 5:
@@ -409,10 +415,15 @@ func (m *mirror) step() {
 		m.run("UID SEARCH ALL")
 	case 9:
 		if len(m.uids) < 30 {
-			m.run("COPY %s INBOX", set)
+			m.run("COPY %s %s", set, mirrorBoxes[m.rnd.IntN(2)])
 		}
 	case 10:
-		m.run("MOVE %s INBOX", set)
+		m.run("MOVE %s %s", set, mirrorBoxes[m.rnd.IntN(2)])
+	case 13:
+		m.run("IDLE")
+	case 14:
+		m.run("CLOSE")
+		m.comeBack()
 	case 11:
 		if m.qresync() {
 			m.run("UID FETCH 1:* (FLAGS) (CHANGEDSINCE %d VANISHED)", max(1, m.highest-5))
@@ -458,7 +469,7 @@ func (m *mirror) guarded(do func()) {
 	do()
 }
 
-// Clients of all kinds that change one mailbox at once, over two nodes, always fit
+// Clients of all kinds that change two mailboxes at once, over two nodes, always fit
 // what they are told to what they know, and know the truth in the end, also those
 // that come back with QRESYNC (RFC 9051 §5.2, §7.5.1; RFC 7162 §3.2).
 func TestMirrors(t *testing.T) {
@@ -468,9 +479,13 @@ func TestMirrors(t *testing.T) {
 	t.Logf("seed %d", seed)
 	user := c.account(t, "mirrors@example.org", metadata.Quota{}).Name
 	var mirrors []*mirror
-	for i, enable := range []string{"", "CONDSTORE", "QRESYNC", "QRESYNC", "IMAP4rev2", "QRESYNC IMAP4rev2"} {
-		m := &mirror{node: c.nodes[i%2], user: user, enable: enable, rnd: rand.New(rand.NewPCG(seed, uint64(i)))}
+	for i, enable := range []string{"", "CONDSTORE", "QRESYNC", "QRESYNC", "IMAP4rev2", "QRESYNC IMAP4rev2", "QRESYNC", "CONDSTORE", ""} {
+		m := &mirror{node: c.nodes[i%2], user: user, box: mirrorBoxes[i/6], enable: enable, rnd: rand.New(rand.NewPCG(seed, uint64(i)))}
 		m.client = &client{t: t}
+		if i == 0 {
+			m.client = m.node.dial(t).login(user)
+			m.run("CREATE Archive")
+		}
 		m.open()
 		mirrors = append(mirrors, m)
 	}
