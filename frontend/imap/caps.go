@@ -30,6 +30,9 @@ func (s *session) enable(which extensions) {
 		s.enc.Status("", imapwire.OK, s.view.highestTold(), "Changes up to here were told")
 	}
 	s.enabled |= which
+	if s.has(rev2) && s.view != nil {
+		s.view.recent = recent{} // there is no \Recent any more (RFC 9051 §2.3.2)
+	}
 	if s.has(utf8Accept | rev2) {
 		s.enc.UTF8, s.dec.UTF8 = true, true
 	}
