@@ -13,6 +13,8 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
+
+	"starling/metadata"
 )
 
 // importer runs starling import on a cluster.
@@ -231,6 +233,25 @@ func TestImportErrors(t *testing.T) {
 		}
 	}
 	im.same("INBOX", stored{"", importOne, "Subject: good\r\n"})
+
+	// What concerns every message ends the import; it goes on where there is room again.
+	for i := range 3 {
+		write(t, importOne, fmt.Sprintf("Subject: %d\n", i), dir, "more", fmt.Sprintf("%d.eml", i))
+	}
+	limit := func(n int64) {
+		t.Helper()
+		if err := im.db.SetLimits(t.Context(), testUser, metadata.Quota{Messages: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(2)
+	if out := im.bad(1, testUser, filepath.Join(dir, "more"), "--parallel", "1"); !strings.Contains(out, "run it again to go on: "+filepath.Join(dir, "more", "1.eml")+": over quota") {
+		t.Errorf("over quota it says %q", out)
+	}
+	limit(0)
+	if out := im.good(testUser, filepath.Join(dir, "more")); out != "imported: 2, there already: 1" {
+		t.Errorf("with room again it says %q", out)
+	}
 }
 
 // An import that is killed, and run again until it comes through, has brought
