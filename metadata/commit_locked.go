@@ -37,6 +37,13 @@ func (db *DB) CommitLocked(ctx context.Context, account AccountID, boxes []Mailb
 		p, a, err := l.run(ctx, fn)
 		switch {
 		case err != nil && try < 2 && l.retry:
+			if l.stale != 0 {
+				// Only now, when no connection is held: after a failover all commits
+				// meet this, and must not wait for each other's.
+				if err := db.jump(ctx, account, l.stale); err != nil {
+					return Committed{}, fmt.Errorf("locked commit: %w", err)
+				}
+			}
 			continue
 		case err != nil:
 			return Committed{}, fmt.Errorf("locked commit: %w", err)
@@ -53,7 +60,8 @@ type locked struct {
 	account AccountID
 	boxes   []MailboxID
 	have    []Version
-	retry   bool // nothing was done that matters, and another try may do it
+	retry   bool      // nothing was done that matters, and another try may do it
+	stale   MailboxID // a mailbox that has to be taken into this epoch before
 }
 
 // run returns the commit that was sent and its answer, or neither if fn wanted nothing.
@@ -75,12 +83,8 @@ func (l *locked) run(ctx context.Context, fn func([]Load) (*Commit, error)) (*pl
 		return nil, answer{}, errors.Join(classify(ctx, err), l.unlock(ctx, conn))
 	}
 	if stale != 0 {
-		l.retry = true
-		err := l.unlock(ctx, conn)
-		if err == nil {
-			err = db.jump(ctx, l.account, stale)
-		}
-		return nil, answer{}, errors.Join(ErrUnavailable, err)
+		l.retry, l.stale = true, stale
+		return nil, answer{}, errors.Join(ErrUnavailable, l.unlock(ctx, conn))
 	}
 	commit, err := fn(loads)
 	if err != nil || commit == nil {
