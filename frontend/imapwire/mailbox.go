@@ -6,7 +6,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Mailbox reads the name of a mailbox: modified UTF-7, or UTF-8 when d.UTF8 is set. It returns UTF-8 in Unicode's form
+// Mailbox reads the name of a mailbox: modified UTF-7, or UTF-8 when d.UTF8 is set, and also before that where the name
+// is not ASCII: some clients send UTF-8 to a server that announces IMAP4rev2 without asking, and it can mean nothing else. It returns UTF-8 in Unicode's form
 // NFC, with INBOX in capitals also where it is the first level of a name in the hierarchy of "/" (RFC 9051 §5.1).
 // Which names may be used is the caller's to say.
 func (d *Decoder) Mailbox() string {
@@ -24,7 +25,7 @@ func (d *Decoder) mailboxName(b []byte) string {
 		return ""
 	}
 	name := string(b)
-	if d.UTF8 {
+	if d.UTF8 || !isASCII(name) {
 		if !utf8.ValidString(name) {
 			d.Fail("mailbox name is not valid UTF-8")
 			return ""
@@ -49,4 +50,13 @@ func FoldInbox(name string) string {
 		return inbox + name[len(inbox):]
 	}
 	return name
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }

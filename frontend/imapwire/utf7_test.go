@@ -93,6 +93,8 @@ func TestMailbox(t *testing.T) {
 		{"e&AwE-", "é", false}, // NFD
 		{"Entw&APw-rfe", "Entw&APw-rfe", true},
 		{`"Entwürfe"`, "Entwürfe", true},
+		{`"Entwürfe"`, "Entwürfe", false}, // as clients send that saw IMAP4rev2 and did not enable it
+		{"{2}\r\n\xc3\xbc", "ü", false},
 		{"\"e\u0301\"", "é", true},
 		{"a]b", "a]b", false},
 		{`"a \"b\" \\"`, `a "b" \`, false},
@@ -107,7 +109,7 @@ func TestMailbox(t *testing.T) {
 			}
 		})
 	}
-	for _, in := range []string{"a%b", "a*", "(a)", `"Entwürfe"`, "{2}\r\n\xc3\xbc", ""} {
+	for _, in := range []string{"a%b", "a*", "(a)", "{2}\r\n\xc3\x28", ""} {
 		d := newTestDecoder(in + "\r\n")
 		if err := d.begin(); err != nil {
 			t.Fatal(err)
