@@ -25,6 +25,7 @@ type Config struct {
 
 	TempDir      string        // where large messages wait for their PUT; "": the system's
 	MaxMessage   int64         // octets of the largest message taken in; 64 MiB
+	Inflight     int64         // octets of memory for messages on their way in; an eighth of GOMEMLIMIT, or 512 MiB
 	ReadTimeout  time.Duration // for loading a mailbox; 15 s
 	PutTimeout   time.Duration // for storing a message's object; 2 min
 	Linger       time.Duration // how long a mailbox that nobody has open stays in memory; 1 min
@@ -47,6 +48,9 @@ func (c *Config) setDefaults() {
 	if c.MaxMessage == 0 {
 		c.MaxMessage = 64 << 20
 	}
+	if c.Inflight <= 0 {
+		c.Inflight = defaultInflight()
+	}
 	def(&c.ReadTimeout, 15*time.Second)
 	def(&c.PutTimeout, 2*time.Minute)
 	def(&c.Linger, time.Minute)
@@ -66,14 +70,15 @@ func (c *Config) setDefaults() {
 // Store is a node's way to the mail of all accounts. It holds nothing that
 // another node could not take over at any moment.
 type Store struct {
-	cfg   Config
-	db    *metadata.DB
-	blobs blobstore.Store
-	log   *zap.Logger
-	codec *codec.Codec
-	sub   events.Subscription
-	watch watch
-	work  sync.WaitGroup
+	cfg      Config
+	db       *metadata.DB
+	blobs    blobstore.Store
+	log      *zap.Logger
+	codec    *codec.Codec
+	inflight *inflight
+	sub      events.Subscription
+	watch    watch
+	work     sync.WaitGroup
 
 	mu       sync.Mutex
 	accounts map[metadata.AccountID]*resident
@@ -98,6 +103,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	return &Store{
 		cfg: cfg, db: cfg.DB, blobs: cfg.Blobs, log: cfg.Log, codec: coder, sub: sub, watch: newWatch(),
+		inflight: newInflight(cfg.Inflight),
 		accounts: make(map[metadata.AccountID]*resident),
 	}, nil
 }

@@ -42,6 +42,7 @@ type Upload struct {
 	spool    *codec.Spool
 	parser   *message.Parser
 	size     int64
+	cost     int64 // of the store's inflight
 	err      error // of the first Write that failed: the message is not whole
 }
 
@@ -55,7 +56,8 @@ type Appended struct {
 
 // Upload begins to take in a message. metadata.ErrNoMailbox says that there is
 // no such mailbox, metadata.ErrOverQuota that the account has no room for size
-// octets (0: not known); no byte was read then.
+// octets (0: not known), metadata.ErrUnavailable that too many others are on their
+// way; no byte was read then.
 func (a *Account) Upload(ctx context.Context, in Incoming, size int64) (*Upload, error) {
 	if size > a.store.cfg.MaxMessage {
 		return nil, ErrTooBig
@@ -68,13 +70,18 @@ func (a *Account) Upload(ctx context.Context, in Incoming, size int64) (*Upload,
 		b.release()
 		return nil, err
 	}
+	cost := uploadCost(size)
+	if err := a.store.inflight.take(ctx, a.row.ID, cost); err != nil {
+		b.release()
+		return nil, err
+	}
 	if in.Date.IsZero() {
 		in.Date = time.Now().Truncate(time.Second)
 	}
 	u := &Upload{
 		store: a.store, account: a, box: b, in: in,
 		emailID: randomID(), threadID: randomID(),
-		parser: message.NewParser(),
+		parser: message.NewParser(), cost: cost,
 	}
 	u.spool = a.store.codec.Spool(codec.Header{
 		Tenant:       int64(a.row.Tenant),
@@ -146,6 +153,7 @@ func (u *Upload) Write(p []byte) (n int, err error) {
 // Discard frees what the upload holds. Whether the message was appended stays as it is.
 func (u *Upload) Discard() {
 	u.box.release()
+	defer u.store.inflight.give(u.account.row.ID, u.cost)
 	if err := u.spool.Discard(); err != nil {
 		u.store.log.Warn("spool not discarded: " + err.Error())
 	}
