@@ -1,0 +1,76 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"starling/metadata"
+)
+
+func TestInflight(t *testing.T) {
+	t.Parallel()
+	f := newInflight(80)
+	reserve := func(id metadata.AccountID, n int64, want bool) {
+		t.Helper()
+		if _, ok := f.try(id, n); ok != want {
+			t.Errorf("%d for account %d: %v, want %v", n, id, ok, want)
+		}
+	}
+	reserve(1, 50, true)  // the first of an account, though beyond its share
+	reserve(1, 1, false)  // its second
+	reserve(2, 31, false) // no room
+	reserve(2, 5, true)
+	reserve(2, 5, true)
+	reserve(2, 1, false) // beyond its share of 10
+	f.give(1, 50)
+	f.give(2, 5)
+	reserve(2, 1, true)
+	f.give(2, 5)
+	f.give(2, 1)
+	reserve(3, 1000, true) // more than all, for nobody else has any
+	if f.used != 1000 || len(f.account) != 1 {
+		t.Errorf("%d in use by %d accounts", f.used, len(f.account))
+	}
+}
+
+// Who waits for room goes on as soon as there is some, and not after the wait.
+func TestInflightWaits(t *testing.T) {
+	t.Parallel()
+	f := newInflight(10)
+	if err := f.take(t.Context(), 1, 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.take(t.Context(), 2, 10); !errors.Is(err, metadata.ErrUnavailable) {
+		t.Errorf("error is %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.take(ctx, 2, 10); !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	freed, _ := f.try(2, 10)
+	f.give(1, 10)
+	<-freed
+	if err := f.take(t.Context(), 2, 10); err != nil {
+		t.Error(err)
+	}
+}
+
+// What an upload takes it gives back, however it ends.
+func TestUploadGivesBack(t *testing.T) {
+	t.Parallel()
+	n := newCluster(t, metadata.Quota{}).node()
+	for _, mailbox := range []string{Inbox, "nowhere"} {
+		u, err := n.Upload(t.Context(), Incoming{Mailbox: mailbox}, 100)
+		if err == nil {
+			if got := n.inflight.used; got != uploadCost(100) {
+				t.Errorf("%d octets are reserved", got)
+			}
+			u.Discard()
+		}
+	}
+	if got := n.inflight.used; got != 0 {
+		t.Errorf("%d octets are still reserved", got)
+	}
+}
