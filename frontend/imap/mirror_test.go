@@ -347,7 +347,7 @@ func (m *mirror) store() {
 		by, set = "UID ", fmt.Sprintf("%d:%d", uids[0], uids[len(uids)-1])
 	}
 	op := []string{"", "+", "-"}[m.rnd.IntN(3)]
-	flag := []string{`\Seen`, `\Flagged`, `\Deleted`, `\Deleted`, `\Draft`, "k1", "k2", "k3"}[m.rnd.IntN(8)]
+	flag := []string{`\Seen`, `\Flagged`, `\Deleted`, `\Deleted`, `\Draft`, "k1", "k2", fmt.Sprint("k", m.rnd.IntN(120))}[m.rnd.IntN(8)]
 	since := ""
 	if m.condstore() && m.rnd.IntN(3) == 0 {
 		since = fmt.Sprintf("(UNCHANGEDSINCE %d) ", m.highest)
@@ -380,6 +380,14 @@ func (m *mirror) store() {
 		if _, known := m.flags[uid]; known && !m.plain[uid] {
 			m.flags[uid] = before[uid]
 		}
+	}
+	if strings.HasPrefix(answer, "NO [LIMIT]") { // of keywords: nothing was stored
+		for _, uid := range uids {
+			if _, known := m.flags[uid]; known && !m.plain[uid] {
+				m.flags[uid] = before[uid]
+			}
+		}
+		return
 	}
 	if !strings.HasPrefix(answer, "OK") {
 		m.fail("STORE: %s", answer)
@@ -471,10 +479,47 @@ func (m *mirror) guarded(do func()) {
 
 // Clients of all kinds that change two mailboxes at once, over two nodes, always fit
 // what they are told to what they know, and know the truth in the end, also those
-// that come back with QRESYNC (RFC 9051 §5.2, §7.5.1; RFC 7162 §3.2).
+// that come back with QRESYNC (RFC 9051 §5.2, §7.5.1; RFC 7162 §3.2), and while
+// messages, chunks and keywords are collected as soon as nobody has them.
 func TestMirrors(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 2, clusterOptions{})
+	for name, forgetful := range map[string]bool{"kept": false, "collected": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, clusterOptions{forgetful: forgetful})
+			mirrors := newMirrors(t, c)
+			for range 4 {
+				stop := func() {}
+				if forgetful {
+					stop = c.collectOnAndOn(t)
+				}
+				var running sync.WaitGroup
+				for _, m := range mirrors {
+					running.Go(func() {
+						m.guarded(func() {
+							for range 40 {
+								m.step()
+							}
+						})
+					})
+				}
+				running.Wait()
+				stop()
+				for _, m := range mirrors {
+					if !t.Failed() {
+						m.guarded(m.check)
+					}
+				}
+				if t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+func newMirrors(t *testing.T, c *cluster) []*mirror {
+	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	user := c.account(t, "mirrors@example.org", metadata.Quota{}).Name
@@ -489,26 +534,29 @@ func TestMirrors(t *testing.T) {
 		m.open()
 		mirrors = append(mirrors, m)
 	}
-	for range 4 {
-		var running sync.WaitGroup
-		for _, m := range mirrors {
-			running.Go(func() {
-				m.guarded(func() {
-					for range 40 {
-						m.step()
-					}
-				})
-			})
+	return mirrors
+}
+
+// collectOnAndOn has the first node collect until the function that it returns is called.
+func (c *cluster) collectOnAndOn(t *testing.T) (stop func()) {
+	t.Helper()
+	end := make(chan struct{})
+	var collecting sync.WaitGroup
+	collecting.Go(func() {
+		for {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			if _, err := c.nodes[0].store.Collect(t.Context(), 0); err != nil {
+				t.Error(err)
+				return
+			}
 		}
-		running.Wait()
-		if t.Failed() {
-			return
-		}
-		for _, m := range mirrors {
-			m.guarded(m.check)
-		}
-		if t.Failed() {
-			return
-		}
+	})
+	return func() {
+		close(end)
+		collecting.Wait()
 	}
 }
