@@ -97,7 +97,11 @@ func (c Config) withDefaults() Config {
 func (c Config) endpoint() (*url.URL, error) {
 	u, err := url.Parse(c.Endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
+		var wrong *url.Error
+		if errors.As(err, &wrong) {
+			err = wrong.Err // without the URL, which may hold what should not be in it
+		}
+		return nil, fmt.Errorf("endpoint: is not http://host:port or https://host:port: %w", err)
 	}
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
 		return nil, fmt.Errorf("endpoint: %q is not http://host:port or https://host:port", u.Redacted())

@@ -190,6 +190,9 @@ func (c *Config) checkStores(v *problems) {
 	}
 	for _, server := range c.NATS.URLs {
 		if u, err := url.Parse(server); err != nil || u.Host == "" || u.Scheme == "" {
+			if at := strings.LastIndexByte(server, '@'); at >= 0 {
+				server = "…" + server[at:] // a password may stand before it
+			}
 			v.wrong("nats.urls", "%q is no URL of a server; want one such as nats://nats:4222", server)
 		}
 	}
@@ -199,6 +202,9 @@ func (c *Config) checkListeners(v *problems) {
 	v.addresses("imap.listen", c.IMAP.Listen)
 	v.addresses("imap.listen_tls", c.IMAP.ListenTLS)
 	v.addresses("lmtp.listen", c.LMTP.Listen)
+	if len(c.IMAP.Listen)+len(c.IMAP.ListenTLS)+len(c.LMTP.Listen) == 0 {
+		v.wrong("imap.listen", "is empty, as are imap.listen_tls and lmtp.listen: nobody could reach the node")
+	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		v.wrong("tls", "cert and key must be given together")
 	}
