@@ -49,6 +49,7 @@ func (c searchCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 		return "", err
 	}
 	c.respond(s, plan, uids)
+	s.told = s.told || plan.modSeq && len(uids) > 0 // the response has a MODSEQ (RFC 7162 §3.1.5)
 	return "", nil
 }
 
