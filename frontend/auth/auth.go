@@ -219,8 +219,10 @@ func (a *Authenticator) Login(ctx context.Context, t Attempt) (metadata.Account,
 		return account, nil
 	case errors.Is(err, ErrThrottled):
 		a.throttled.Add(1)
+		a.logRefusal(t, err)
 	case errors.Is(err, ErrInvalid):
 		a.failures.Add(1)
+		a.logRefusal(t, err)
 		if rest := a.config.FailAfter - a.config.now().Sub(began); rest > 0 {
 			if err := a.config.sleep(ctx, rest); err != nil {
 				return metadata.Account{}, fmt.Errorf("log in: %w", err)
@@ -228,6 +230,12 @@ func (a *Authenticator) Login(ctx context.Context, t Attempt) (metadata.Account,
 		}
 	}
 	return metadata.Account{}, err
+}
+
+// logRefusal says who is being guessed at, and from where.
+func (a *Authenticator) logRefusal(t Attempt, why error) {
+	a.logger.Info("login refused", zap.String("name", t.Address[:min(len(t.Address), MaxAddress)]),
+		zap.Stringer("remote", t.Remote), zap.Error(why))
 }
 
 // Stats returns the counts so far.

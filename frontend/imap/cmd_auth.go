@@ -138,7 +138,6 @@ var errPrivacy = nof(imapwire.CodePrivacyRequired, "Passwords are taken under TL
 // loginFailed counts, and ends a connection that only guesses.
 func (s *session) loginFailed(err error) error {
 	if errors.Is(err, auth.ErrInvalid) || errors.Is(err, auth.ErrThrottled) {
-		s.log.Info("login refused", zap.Error(err))
 		s.failed++
 		if s.failed >= maxFailedLogins {
 			s.hangUp = true

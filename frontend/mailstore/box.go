@@ -87,7 +87,8 @@ func (b *box) read(r *reading) {
 	}
 }
 
-func (b *box) load() error {
+func (b *box) load() (err error) {
+	defer recovered(&err) // those who wait for it are answered, and the node lives on
 	ctx, cancel := context.WithTimeout(context.Background(), b.store.cfg.ReadTimeout)
 	defer cancel()
 	base := b.current.Load()

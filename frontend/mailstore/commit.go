@@ -99,16 +99,19 @@ func (p *pending) finish(after *Snapshot, err error) {
 }
 
 // errPanic says that a bug of ours met an operation.
-var errPanic = errors.New("panic while changing a mailbox")
+var errPanic = errors.New("panic in the mail store")
 
-// guarded is attempt; a panic is the answer of the operations that it met,
-// and no end of all the other sessions of the node.
+// recovered, deferred, makes an error of a panic, so that it is no end of all the
+// other sessions of the node.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
+	}
+}
+
+// guarded is attempt; a panic is the answer of the operations that it met.
 func (b *box) guarded(group *[]*pending) (after *Snapshot, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			after, err = nil, fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
-		}
-	}()
+	defer recovered(&err)
 	return b.attempt(group)
 }
 
