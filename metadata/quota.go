@@ -23,6 +23,21 @@ having not exists (select 1 from quota q where q.account_id = $1::bigint)`,
 	return used, err
 }
 
+// Fits says whether more can be added to what an account holds, by its limits as they are
+// now. It is what can be known before the commit, which decides.
+func (db *DB) Fits(ctx context.Context, account AccountID, more Quota) (bool, error) {
+	var fits bool
+	err := db.row(ctx, "compare the usage with the limits", `
+select not exists (
+  select 1
+  from quota q
+  where q.account_id = $1::bigint
+    and (q.max_bytes > 0 and q.bytes + $2::bigint > q.max_bytes
+      or q.max_messages > 0 and q.messages + $3::bigint > q.max_messages))`,
+		[]any{account, more.Bytes, more.Messages}, &fits)
+	return fits, err
+}
+
 // SetLimits sets what an account may hold; with both 0 it is not limited any
 // more. What it holds already stays, also above the limit. The error is
 // ErrNotFound if there is no such account.

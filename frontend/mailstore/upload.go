@@ -98,18 +98,14 @@ func (a *Account) Upload(ctx context.Context, in Incoming, size int64) (*Upload,
 // HasRoom asks about the quota before anything is read, so that what cannot be
 // kept is not sent at all: metadata.ErrOverQuota. The commit is what decides.
 func (a *Account) HasRoom(ctx context.Context, size int64) error {
-	limits := a.row.Limits
-	if limits == (metadata.Quota{}) {
+	if a.row.Limits == (metadata.Quota{}) {
 		return nil
 	}
-	used, err := a.Usage(ctx)
-	if err != nil {
-		return err
+	fits, err := a.store.db.Fits(ctx, a.row.ID, metadata.Quota{Bytes: size, Messages: 1})
+	if err == nil && !fits {
+		err = metadata.ErrOverQuota
 	}
-	if limits.Bytes > 0 && used.Bytes+size > limits.Bytes || limits.Messages > 0 && used.Messages+1 > limits.Messages {
-		return metadata.ErrOverQuota
-	}
-	return nil
+	return err
 }
 
 // names are the flags as a client spells them.

@@ -101,6 +101,22 @@ func TestOverQuotaAtCommit(t *testing.T) {
 	}
 }
 
+// A limit that is raised holds for sessions that began before.
+func TestQuotaRaisedDuringSession(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{Messages: 1})
+	x := c.still()
+	c.append(x, Inbox, mail("1"))
+	_, err := upload(t.Context(), x.Account, Incoming{Mailbox: Inbox}, mail("2"), nil)
+	wantError(t, err, metadata.ErrOverQuota)
+	if err := x.db.SetLimits(t.Context(), x.Row().Name, metadata.Quota{Messages: 2}); err != nil {
+		t.Fatal(err)
+	}
+	c.append(x, Inbox, mail("2"))
+	_, err = upload(t.Context(), x.Account, Incoming{Mailbox: Inbox}, mail("3"), nil)
+	wantError(t, err, metadata.ErrOverQuota)
+}
+
 // The mailbox may go while the message comes in.
 func TestMailboxDeletedDuringUpload(t *testing.T) {
 	t.Parallel()
