@@ -85,18 +85,20 @@ func TestOpenRefusesSchemas(t *testing.T) {
 func TestBackground(t *testing.T) {
 	t.Parallel()
 	db := metadatatest.Open(t, func(c *metadata.Config) {
-		c.MaxConns, c.CommandConns, c.AcquireTimeout = 3, 1, 50*time.Millisecond
+		c.MaxConns, c.CommandConns, c.AcquireTimeout = 3, 1, time.Second // time for a dial
 	})
 	n := inboxOf(t, db)
 	n = do(t, db, n, n.appending(1))
 	back := db.Background()
 	var busy sync.WaitGroup
-	reading, end := make(chan struct{}), make(chan struct{})
+	reading, release := make(chan struct{}), make(chan struct{})
+	end := sync.OnceFunc(func() { close(release) })
+	defer end()
 	for range 2 {
 		busy.Go(func() {
 			err := back.Messages(t.Context(), n.box.Account, n.box.ID, []metadata.UIDRange{{First: 1, Last: 1}}, 0, func(*metadata.Message) error {
 				reading <- struct{}{}
-				<-end
+				<-release
 				return nil
 			})
 			if err != nil {
@@ -108,7 +110,7 @@ func TestBackground(t *testing.T) {
 	_, err := back.List(t.Context(), n.box.Account)
 	wantErr(t, err, metadata.ErrUnavailable)
 	check(t, errOf(db.List(t.Context(), n.box.Account)))
-	close(end)
+	end()
 	busy.Wait()
 	check(t, errOf(back.List(t.Context(), n.box.Account)))
 	if s := db.Stats(); s.RoundTrips != back.Stats().RoundTrips || s.Conns == 0 || s.Conns > 3 {

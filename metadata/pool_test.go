@@ -12,7 +12,7 @@ import (
 // waits for one: after a failover all commits do so at once.
 func TestEpochJumpNeedsOneConnection(t *testing.T) {
 	t.Parallel()
-	db := metadatatest.Open(t, func(c *metadata.Config) { c.MaxConns, c.AcquireTimeout = 2, 300*time.Millisecond })
+	db := metadatatest.Open(t, func(c *metadata.Config) { c.MaxConns, c.AcquireTimeout = 2, 2*time.Second })
 	ctx := t.Context()
 	var boxes []metadata.Mailbox
 	for _, name := range []string{"a", "b"} {

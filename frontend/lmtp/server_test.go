@@ -92,7 +92,7 @@ func newWorld(t *testing.T) *world {
 	dsn := metadatatest.DSN(t)
 	bus := new(hub.Hub)
 	for i := range w.servers {
-		db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn, AcquireTimeout: 200 * time.Millisecond})
+		db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn, AcquireTimeout: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -97,7 +97,7 @@ func (c *cluster) behind(g *gate) *node {
 	c.t.Helper()
 	return c.node(func(cfg *Config) {
 		db, err := metadata.Open(c.t.Context(), metadata.Config{
-			DSN: g.dsn, AcquireTimeout: 100 * time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond,
+			DSN: g.dsn, AcquireTimeout: 500 * time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond,
 		})
 		if err != nil {
 			c.t.Fatal(err)
