@@ -33,6 +33,8 @@ func (m *Mailbox) into() []any {
 // one moment. All chunks come if what the caller has cannot be brought up to
 // date: it lies below the horizon, is of another epoch, or has this modseq but
 // was made by another commit; or lies above, which is only seen after a restore.
+// Where nothing changed, no chunk is looked at: "offset 0" keeps the condition on
+// the mailbox's row out of the scan of the chunks, which is then not begun.
 const loadSQL = `
 select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
@@ -42,12 +44,17 @@ select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
     or m.modseq = $3::bigint and m.stamp <> $4::bigint,
   f.chunk, f.slots
 from mailbox m
-left join flags f on f.account_id = m.account_id and f.mailbox_id = m.id
-  and f.max_modseq > case
-    when m.horizon > $3::bigint or m.epoch <> $5::bigint or m.modseq < $3::bigint
-      or m.modseq = $3::bigint and m.stamp <> $4::bigint then 0
-    else $3::bigint
-  end
+left join lateral (
+  select c.chunk, c.slots
+  from flags c
+  where (m.modseq <> $3::bigint or m.stamp <> $4::bigint or m.epoch <> $5::bigint or m.horizon > $3::bigint)
+    and c.account_id = m.account_id and c.mailbox_id = m.id
+    and c.max_modseq > case
+      when m.horizon > $3::bigint or m.epoch <> $5::bigint or m.modseq < $3::bigint
+        or m.modseq = $3::bigint and m.stamp <> $4::bigint then 0
+      else $3::bigint
+    end
+  offset 0) f on true
 where m.account_id = $1::bigint and m.id = $2::bigint`
 
 // loading gathers the rows of loadSQL.
