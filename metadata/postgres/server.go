@@ -75,7 +75,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := prepare(ctx, c, install, who); err != nil {
 		return nil, err
 	}
-	for {
+	for again := true; ; {
 		s, err := launch(c, install, who)
 		if err != nil {
 			return nil, err
@@ -87,10 +87,13 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		if stopErr := s.Stop(context.WithoutCancel(ctx)); stopErr != nil && !errors.Is(stopErr, errExited) {
 			return nil, errors.Join(err, stopErr)
 		}
-		if !defunct(c.Dir) || ctx.Err() != nil {
+		// The former server may have been killed, and not all of it be gone yet; or it
+		// went between the failure and this look, which is worth one more try.
+		left := defunct(c.Dir)
+		if !left && !again || ctx.Err() != nil {
 			return nil, err
 		}
-		// The former server was killed, but nobody has collected its process yet.
+		again = left
 		select {
 		case <-ctx.Done():
 		case <-time.After(pollInterval):
