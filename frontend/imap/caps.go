@@ -52,7 +52,7 @@ func afterLogin(s *session) bool  { return s.state != notAuthenticated }
 func (s *session) canLogin() bool { return s.secure || s.server.cfg.PlaintextLogin }
 
 // capabilities is the table of what the server announces (RFC 9051 §7.2.2),
-// in this order. Names with a "%" are completed by their writer.
+// in this order. AUTH= and APPENDLIMIT=, which have values, are added to it.
 var capabilities = []capability{
 	{name: "IMAP4rev1"},
 	{name: "IMAP4rev2", enables: rev2},

@@ -61,6 +61,8 @@ func (c *Config) setDefaults() {
 type Server struct {
 	cfg Config
 
+	stopping chan struct{} // closed by Shutdown
+
 	mu        sync.Mutex
 	closing   bool
 	listeners []net.Listener
@@ -71,7 +73,7 @@ type Server struct {
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
 	cfg.setDefaults()
-	return &Server{cfg: cfg, sessions: make(map[*session]struct{})}
+	return &Server{cfg: cfg, sessions: make(map[*session]struct{}), stopping: make(chan struct{})}
 }
 
 // Serve answers the connections of l until Shutdown closes it. implicitTLS says
@@ -96,7 +98,10 @@ func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 		case isPassing(err):
 			pause = min(max(2*pause, minAcceptPause), maxAcceptPause)
 			srv.cfg.Log.Warn("connection not accepted", zap.Stringer("address", l.Addr()), zap.Duration("pause", pause), zap.Error(err))
-			time.Sleep(pause)
+			select {
+			case <-time.After(pause):
+			case <-srv.stopping:
+			}
 		default:
 			return fmt.Errorf("accept connections on %s: %w", l.Addr(), err)
 		}
@@ -164,7 +169,10 @@ func (srv *Server) Sessions() int {
 // for running commands to finish. When ctx is done, what is left is cut off.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
-	srv.closing = true
+	if !srv.closing {
+		srv.closing = true
+		close(srv.stopping)
+	}
 	var errs []error
 	for _, l := range srv.listeners {
 		errs = append(errs, closeListener(l))
