@@ -293,7 +293,7 @@ func TestEqualLoginsAtOnceAreHashedOnce(t *testing.T) {
 	if n := f.Stats().Hashes; n != 1 {
 		t.Errorf("%d equal logins were hashed %d times", clients, n)
 	}
-	if n := f.accounts.table.len() + f.remotes.table.len(); n != 0 {
+	if n := len(f.accounts.table.entries) + len(f.remotes.table.entries); n != 0 {
 		t.Errorf("%d tallies are left of logins that went well", n)
 	}
 }

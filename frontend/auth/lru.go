@@ -61,5 +61,3 @@ func (l *lru[K, V]) remove(key K) {
 		delete(l.entries, key)
 	}
 }
-
-func (l *lru[K, V]) len() int { return len(l.entries) }

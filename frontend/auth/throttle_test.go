@@ -80,7 +80,7 @@ func TestThrottleTableIsBounded(t *testing.T) {
 	for n := range 1000 {
 		th.admit(fmt.Sprint(n), now)
 	}
-	if n := th.table.len(); n != 10 {
+	if n := len(th.table.entries); n != 10 {
 		t.Errorf("the table has %d entries, want 10", n)
 	}
 	if _, ok := th.table.get("999", now); !ok {
