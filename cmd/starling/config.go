@@ -30,9 +30,12 @@ type Config struct {
 	NATS     NATSConfig     `koanf:"nats"`
 	Mail     MailConfig     `koanf:"mail"`
 	Auth     AuthConfig     `koanf:"auth"`
+	Admin    AdminConfig    `koanf:"admin"`
+	Traces   TracesConfig   `koanf:"traces"`
 	Log      LogConfig      `koanf:"log"`
 
-	ShutdownGrace time.Duration `koanf:"shutdown_grace" doc:"how long running commands may take to finish when the node is stopped"`
+	ShutdownDelay time.Duration `koanf:"shutdown_delay" doc:"how long a node that is stopped says that it is not ready before it takes no more connections"`
+	ShutdownGrace time.Duration `koanf:"shutdown_grace" doc:"how long after that idle connections are ended, spread over it, and running commands may finish"`
 }
 
 // IMAPConfig is where and how IMAP is served.
@@ -41,20 +44,27 @@ type IMAPConfig struct {
 	ListenTLS      []string      `koanf:"listen_tls" doc:"addresses for IMAP under TLS from the first byte"`
 	PlaintextLogin bool          `koanf:"plaintext_login" doc:"take passwords without TLS too; only where nobody can listen"`
 	MaxConnections int           `koanf:"max_connections" doc:"connections at the same time"`
+	MaxPerAddress  int           `koanf:"max_per_address" doc:"of them from one address, an IPv6 network of 64 bits being one; auth.trusted excepted; 0: any number"`
+	MaxPerAccount  int           `koanf:"max_per_account" doc:"of them of one account; 0: any number"`
+	MaxPerTenant   int           `koanf:"max_per_tenant" doc:"of them of one tenant's accounts; 0: any number"`
+	ProxyNetworks  []string      `koanf:"proxy_networks" doc:"networks of load balancers; who connects from there must begin with a PROXY protocol header, version 1 or 2"`
 	IdleTimeout    time.Duration `koanf:"idle_timeout" doc:"for a client that sends nothing; at least 30m (RFC 9051)"`
 	KeepAlive      time.Duration `koanf:"keep_alive" doc:"between signs of life to a client in IDLE"`
 }
 
 // LMTPConfig is where and how mail is taken in.
 type LMTPConfig struct {
-	Listen        []string `koanf:"listen" doc:"addresses for LMTP, host:port; only mail transfer agents may reach them"`
-	MaxRecipients int      `koanf:"max_recipients" doc:"of one message"`
+	Listen         []string `koanf:"listen" doc:"addresses for LMTP, host:port; only mail transfer agents may reach them"`
+	MaxConnections int      `koanf:"max_connections" doc:"connections at the same time"`
+	MaxRecipients  int      `koanf:"max_recipients" doc:"of one message"`
+	ProxyNetworks  []string `koanf:"proxy_networks" doc:"as imap.proxy_networks"`
 }
 
-// TLSConfig is the node's certificate.
+// TLSConfig is the node's certificates. They are read again when they change.
 type TLSConfig struct {
-	Cert string `koanf:"cert" doc:"PEM file with the certificate and its chain"`
-	Key  string `koanf:"key" doc:"PEM file with its key"`
+	Cert    string   `koanf:"cert" doc:"PEM file with the certificate and its chain, for clients that ask for no name or one that no other certificate has"`
+	Key     string   `koanf:"key" doc:"PEM file with its key"`
+	Folders []string `koanf:"folders" doc:"folders with more certificates, chosen by the name a client asks for: tls.crt and tls.key, as Kubernetes mounts secrets, or NAME.crt and NAME.key"`
 }
 
 // PostgresConfig is how PostgreSQL is reached.
@@ -67,8 +77,16 @@ type PostgresConfig struct {
 
 // BlobsConfig is where message bytes are kept: one of disk and s3.
 type BlobsConfig struct {
-	Disk string   `koanf:"disk" doc:"folder to keep messages in, instead of S3; all nodes must see the same one"`
-	S3   S3Config `koanf:"s3"`
+	Disk  string      `koanf:"disk" doc:"folder to keep messages in, instead of S3; all nodes must see the same one"`
+	S3    S3Config    `koanf:"s3"`
+	Cache CacheConfig `koanf:"cache"`
+}
+
+// CacheConfig is what of the messages a node keeps at hand.
+type CacheConfig struct {
+	Memory int64  `koanf:"memory" doc:"octets kept in memory; 0: none"`
+	Dir    string `koanf:"dir" doc:"folder for more of them, on a local disk; each node needs its own, and may find it empty; empty: none"`
+	Disk   int64  `koanf:"disk" doc:"octets kept in that folder"`
 }
 
 // S3Config is how the bucket is reached.
@@ -116,6 +134,18 @@ type AuthConfig struct {
 	Trusted []string `koanf:"trusted" doc:"networks of webmail servers, whose failed logins are not counted by address"`
 }
 
+// AdminConfig is where operators and their systems look at the node.
+type AdminConfig struct {
+	Listen []string `koanf:"listen" doc:"addresses for HTTP with health, metrics and the node's state, host:port; never where strangers reach them"`
+	PProf  bool     `koanf:"pprof" doc:"serve Go's profiles there too, below /debug/pprof"`
+}
+
+// TracesConfig is where traces are sent.
+type TracesConfig struct {
+	Endpoint string  `koanf:"endpoint" doc:"URL of a collector for OpenTelemetry (OTLP over HTTP), http://host:4318; empty: no traces; OTEL_EXPORTER_OTLP_HEADERS is heeded"`
+	Sample   float64 `koanf:"sample" doc:"share of the commands and deliveries that are traced, 0 to 1"`
+}
+
 // LogConfig is what is logged.
 type LogConfig struct {
 	Level  string `koanf:"level" doc:"debug, info, warn or error"`
@@ -127,15 +157,19 @@ func defaults() Config {
 	return Config{
 		IMAP: IMAPConfig{
 			Listen: []string{":143"}, ListenTLS: []string{":993"},
-			MaxConnections: 50_000, IdleTimeout: 30 * time.Minute, KeepAlive: 2 * time.Minute,
+			MaxConnections: 50_000, MaxPerAddress: 1000, MaxPerAccount: 100,
+			IdleTimeout: 30 * time.Minute, KeepAlive: 2 * time.Minute,
 		},
-		LMTP:     LMTPConfig{Listen: []string{":24"}, MaxRecipients: 100},
+		LMTP:     LMTPConfig{Listen: []string{":24"}, MaxConnections: 1000, MaxRecipients: 100},
+		Blobs:    BlobsConfig{Cache: CacheConfig{Memory: 64 << 20, Disk: 10 << 30}},
 		Postgres: PostgresConfig{MaxConns: 8, QueryMode: "cache_statement"},
 		NATS:     NATSConfig{Prefix: "starling"},
 		Mail: MailConfig{
 			MaxMessage: 64 << 20, Retention: 14 * 24 * time.Hour, OrphanGrace: 72 * time.Hour,
 			BackupWindow: 7 * 24 * time.Hour, Collect: 10 * time.Minute, Sweep: 30 * time.Second,
 		},
+		Admin:         AdminConfig{Listen: []string{"127.0.0.1:8080"}},
+		Traces:        TracesConfig{Sample: 0.01},
 		Log:           LogConfig{Level: "info", Format: "json"},
 		ShutdownGrace: 30 * time.Second,
 	}
