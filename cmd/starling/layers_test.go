@@ -32,6 +32,7 @@ var layers = map[string][]string{
 
 	"cmd/starling": {"*"},
 	"cmd/imapload": {"frontend/imapwire"},
+	"deploy":       {}, // examples, their tests, the dashboard's source
 }
 
 // withParent are the folders whose implementations, one folder deeper,
