@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
 // AccountState says what may be done with an account.
@@ -43,6 +44,7 @@ type Account struct {
 	AuthVersion int64 // raised when password or state change
 	Hold        bool  // the collector leaves it alone
 	Limits      Quota
+	TraceUntil  time.Time // until when the protocol of its sessions is logged; zero: not at all
 }
 
 // Quota is an amount of mail: limits, where 0 is none, or use.
@@ -81,7 +83,7 @@ func DefaultMailboxes() []NewMailbox {
 }
 
 func (a *Account) into() []any {
-	return []any{&a.ID, &a.Tenant, &a.Name, &a.State, &a.AuthVersion, &a.Hold, &a.Limits.Bytes, &a.Limits.Messages}
+	return []any{&a.ID, &a.Tenant, &a.Name, &a.State, &a.AuthVersion, &a.Hold, &a.Limits.Bytes, &a.Limits.Messages, (*zeronull.Timestamptz)(&a.TraceUntil)}
 }
 
 // Login reads the account of that name, in any state, in one round trip. The
@@ -90,7 +92,7 @@ func (db *DB) Login(ctx context.Context, address string) (Login, error) {
 	var l Login
 	err := db.row(ctx, "log in", `
 select a.account_id, a.tenant_id, a.name, a.state, a.auth_version, a.hold,
-  coalesce(q.max_bytes, 0), coalesce(q.max_messages, 0), coalesce(c.secret, '')
+  coalesce(q.max_bytes, 0), coalesce(q.max_messages, 0), a.trace_until, coalesce(c.secret, '')
 from account a
 left join credential c on c.account_id = a.account_id and c.kind = 'password'
 left join quota q on q.account_id = a.account_id
@@ -105,7 +107,7 @@ func (db *DB) Recipient(ctx context.Context, address string) (Account, error) {
 	var a Account
 	err := db.row(ctx, "find the recipient", `
 select a.account_id, a.tenant_id, a.name, a.state, a.auth_version, a.hold,
-  coalesce(q.max_bytes, 0), coalesce(q.max_messages, 0)
+  coalesce(q.max_bytes, 0), coalesce(q.max_messages, 0), a.trace_until
 from address d
 join account a on a.account_id = d.account_id
 left join quota q on q.account_id = a.account_id
@@ -285,7 +287,7 @@ func (db *DB) Accounts(ctx context.Context, domain, after string, limit int) ([]
 	var all []Account
 	err := db.rows(ctx, "list accounts", `
 select a.account_id, a.tenant_id, a.name, a.state, a.auth_version, a.hold,
-  coalesce(q.max_bytes, 0), coalesce(q.max_messages, 0)
+  coalesce(q.max_bytes, 0), coalesce(q.max_messages, 0), a.trace_until
 from account a
 left join quota q on q.account_id = a.account_id
 where $1::text in ('', a.domain)
@@ -359,6 +361,20 @@ where name = $1::text
 returning account_id`,
 		[]any{strings.ToLower(name), hold}, &id)
 	return notFound(err, "account %q", name)
+}
+
+// SetTrace has the protocol of an account's sessions logged until then, or with the zero
+// time no longer. It returns what sessions have to notice; AuthVersion stays as it is. The
+// error is ErrNotFound if there is no such account.
+func (db *DB) SetTrace(ctx context.Context, account AccountID, until time.Time) (AccountPulse, error) {
+	var p AccountPulse
+	err := db.writeRow(ctx, "set the trace of an account", `
+update account
+set trace_until = $2::timestamptz
+where account_id = $1::bigint
+returning account_id, listseq, auth_version, state, trace_until`,
+		[]any{account, zeronull.Timestamptz(until)}, p.into()...)
+	return p, notFound(err, "account %x", int64(account))
 }
 
 // AddAlias gives an account a further address. The error is ErrNotFound if

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"starling/metadata"
 	"starling/metadata/metadatatest"
@@ -236,4 +237,38 @@ func TestAccountsArePaged(t *testing.T) {
 			t.Errorf("accounts of %q after %q: %q, want %q", test.domain, test.after, names, test.want)
 		}
 	}
+}
+
+// A trace of the protocol ends nobody's session: the account's auth version stays.
+func TestSetTrace(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *metadata.DB) {
+		ctx := t.Context()
+		a := metadatatest.Account(t, db, "alice@example.org")
+		until := time.Now().Add(time.Hour).Truncate(time.Microsecond)
+		for _, want := range []time.Time{until, {}} {
+			set, err := db.SetTrace(ctx, a.ID, want)
+			check(t, err)
+			pulses, err := db.AccountPulses(ctx, []metadata.AccountID{a.ID})
+			check(t, err)
+			login, err := db.Login(ctx, a.Name)
+			check(t, err)
+			recipient, err := db.Recipient(ctx, a.Name)
+			check(t, err)
+			listed, err := db.Accounts(ctx, "", "", 10)
+			check(t, err)
+			for where, got := range map[string]time.Time{
+				"the answer": set.TraceUntil, "the pulse": pulses[0].TraceUntil, "the login": login.TraceUntil,
+				"the recipient": recipient.TraceUntil, "the list": listed[0].TraceUntil,
+			} {
+				if !got.Equal(want) || got.IsZero() != want.IsZero() {
+					t.Errorf("%s says %v, want %v", where, got, want)
+				}
+			}
+			if set.Account != a.ID || set.AuthVersion != a.AuthVersion || set.State != metadata.Active || set.ListSeq != pulses[0].ListSeq {
+				t.Errorf("the answer is %+v", set)
+			}
+		}
+		_, err := db.SetTrace(ctx, 4711, until)
+		wantErr(t, err, metadata.ErrNotFound)
+	})
 }

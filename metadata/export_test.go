@@ -1,6 +1,26 @@
 package metadata
 
-import "github.com/jackc/pgx/v5/pgxpool"
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// SchemaSupported is the schema that this release knows.
+const SchemaSupported = schemaSupported
+
+// MigrateTo makes the schema as an older release did.
+func MigrateTo(ctx context.Context, dsn string, schema int64) error {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return err
+	}
+	db := stdlib.OpenDB(*config)
+	defer db.Close()
+	return migrateSchema(ctx, db, schema)
+}
 
 // Pool lets tests look at what has no API.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
 // Load is a mailbox as of one moment, or what changed of it.
@@ -208,6 +210,11 @@ type AccountPulse struct {
 	ListSeq     int64
 	AuthVersion int64
 	State       AccountState
+	TraceUntil  time.Time // until when the protocol of its sessions is logged; zero: not at all
+}
+
+func (p *AccountPulse) into() []any {
+	return []any{&p.Account, &p.ListSeq, &p.AuthVersion, &p.State, (*zeronull.Timestamptz)(&p.TraceUntil)}
 }
 
 // AccountPulses reads them for many accounts in one round trip. Accounts that
@@ -219,17 +226,17 @@ func (db *DB) AccountPulses(ctx context.Context, accounts []AccountID) ([]Accoun
 	}
 	pulses := make([]AccountPulse, 0, len(accounts))
 	err := db.rows(ctx, "read the versions of accounts", `
-select r.account_id, coalesce(a.listseq, 0), coalesce(a.auth_version, 0), coalesce(a.state, 3)
+select r.account_id, coalesce(a.listseq, 0), coalesce(a.auth_version, 0), coalesce(a.state, 3), a.trace_until
 from unnest($1::bigint[]) with ordinality r(account_id, n)
 left join lateral (
-  select b.listseq, b.auth_version, b.state
+  select b.listseq, b.auth_version, b.state, b.trace_until
   from account b
   where b.account_id = r.account_id
   limit 1) a on true
 order by r.n`,
 		[]any{ids}, func(rows pgx.Rows) error {
 			var p AccountPulse
-			if err := rows.Scan(&p.Account, &p.ListSeq, &p.AuthVersion, &p.State); err != nil {
+			if err := rows.Scan(p.into()...); err != nil {
 				return err
 			}
 			pulses = append(pulses, p)

@@ -21,7 +21,7 @@ var migrations embed.FS
 
 const (
 	// schemaSupported is the schema that this release knows.
-	schemaSupported = 1
+	schemaSupported = 2
 	// migrateTries bounds how often a migration waits for the locks of others.
 	migrateTries = 30
 )
@@ -43,7 +43,7 @@ func Migrate(ctx context.Context, dsn string) error {
 	config.RuntimeParams["client_min_messages"] = "warning"
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
-	if err := migrateSchema(ctx, db); err != nil {
+	if err := migrateSchema(ctx, db, schemaSupported); err != nil {
 		return fmt.Errorf("migrate the schema: %w", err)
 	}
 	if _, err := db.ExecContext(ctx, roleSettings); err != nil {
@@ -52,7 +52,7 @@ func Migrate(ctx context.Context, dsn string) error {
 	return nil
 }
 
-func migrateSchema(ctx context.Context, db *sql.DB) error {
+func migrateSchema(ctx context.Context, db *sql.DB, to int64) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func migrateSchema(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	for try := 1; ; try++ {
-		_, err = provider.Up(ctx)
+		_, err = provider.UpTo(ctx, to)
 		var refused *pgconn.PgError
 		if err == nil || !errors.As(err, &refused) || refused.Code != "55P03" || try == migrateTries {
 			return err

@@ -120,8 +120,10 @@ type DB struct {
 	trips      *atomic.Int64
 }
 
-// Open connects to PostgreSQL. It fails if PostgreSQL does not answer, and if
-// the schema is not one that this release supports.
+// Open prepares connections to PostgreSQL, and makes none: they are made when they are
+// needed, so that a node can start before PostgreSQL does. It fails only if the
+// configuration is wrong. Nothing but CheckSchema, Ping, Warnings and Stats may be
+// called until CheckSchema has found the schema right.
 func Open(ctx context.Context, c Config) (*DB, error) {
 	if err := c.defaults(); err != nil {
 		return nil, fmt.Errorf("configure the database: %w", err)
@@ -134,12 +136,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	db := &DB{pool: pool, config: c, trips: new(atomic.Int64)}
-	if err := db.checkSchema(ctx); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return db, nil
+	return &DB{pool: pool, config: c, trips: new(atomic.Int64)}, nil
 }
 
 func (c *Config) pool() (*pgxpool.Config, error) {
@@ -273,25 +270,32 @@ func (p *pace) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQuer
 // TraceQueryEnd is there because pgx takes only tracers of queries.
 func (p *pace) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-func (db *DB) checkSchema(ctx context.Context) error {
+// CheckSchema says whether this release can work with the schema that the database
+// has now. The errors are ErrSchemaOld and ErrSchemaNew, whose text says what to do, and
+// ErrUnavailable. It answers within checkTimeout.
+func (db *DB) CheckSchema(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
 	var schema, oldest int
 	err := db.row(ctx, "read the number of the schema", `
 select schema, oldest_reader
 from cluster`, nil, &schema, &oldest)
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == "42P01" {
-		return fmt.Errorf("the database has no schema: run starling migrate")
-	}
-	if err != nil {
+	switch {
+	case errors.As(err, &refused) && refused.Code == "42P01":
+		err = fmt.Errorf("%w: the database has none: run starling migrate", ErrSchemaOld)
+	case err != nil:
 		return err
+	case schema < schemaSupported:
+		err = fmt.Errorf("%w: the database has schema %d, this release needs %d: run starling migrate", ErrSchemaOld, schema, schemaSupported)
+	case oldest > schemaSupported:
+		return fmt.Errorf("%w: the database has schema %d, for releases that know %d, this one knows %d: use a newer release",
+			ErrSchemaNew, schema, oldest, schemaSupported)
+	default:
+		return nil
 	}
-	if schema < schemaSupported {
-		return fmt.Errorf("the database has schema %d, this release needs %d: run starling migrate", schema, schemaSupported)
-	}
-	if oldest > schemaSupported {
-		return fmt.Errorf("the database has schema %d and asks for releases that know %d, this one knows %d: use a newer release", schema, oldest, schemaSupported)
-	}
-	return nil
+	db.pool.Reset() // the migration gives the role its settings, which only new connections have
+	return err
 }
 
 // Close waits for what is under way and closes all connections.
@@ -305,8 +309,14 @@ func (db *DB) Background() *DB {
 	return &back
 }
 
-// Ping says whether PostgreSQL answers, and takes writes.
+// checkTimeout bounds the questions whether PostgreSQL is there, which somebody waits
+// for: a probe of a pod, or a person.
+const checkTimeout = 5 * time.Second
+
+// Ping says whether PostgreSQL answers, and takes writes. It answers within checkTimeout.
 func (db *DB) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
 	var standby bool
 	if err := db.row(ctx, "ping", `select pg_is_in_recovery()`, nil, &standby); err != nil {
 		return err

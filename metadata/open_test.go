@@ -1,9 +1,7 @@
 package metadata_test
 
 import (
-	"crypto/rand"
 	"errors"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -32,8 +30,10 @@ func emptyDSN(t *testing.T) string {
 func TestMigrateAtOnce(t *testing.T) {
 	t.Parallel()
 	dsn := emptyDSN(t)
-	_, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
-	if err == nil || !strings.Contains(err.Error(), "starling migrate") {
+	db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn, QueryMode: "exec"})
+	check(t, err)
+	defer db.Close()
+	if err := db.CheckSchema(t.Context()); !errors.Is(err, metadata.ErrSchemaOld) || !strings.Contains(err.Error(), "starling migrate") {
 		t.Fatalf("without a schema: %v, want to be told to migrate", err)
 	}
 	var all sync.WaitGroup
@@ -45,9 +45,7 @@ func TestMigrateAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn, QueryMode: "exec"})
-	check(t, err)
-	defer db.Close()
+	check(t, db.CheckSchema(t.Context()))
 	settings := pairs[string, string](t, db, `
 select name, setting
 from pg_settings
@@ -56,29 +54,6 @@ where name in ('plan_cache_mode', 'lock_timeout', 'statement_timeout')`)
 		t.Errorf("the role has the settings %v", settings)
 	}
 	inboxOf(t, db)
-}
-
-func TestOpenRefusesSchemas(t *testing.T) {
-	t.Parallel()
-	dsn := metadatatest.DSN(t)
-	db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
-	check(t, err)
-	defer db.Close()
-	for sql, want := range map[string]string{
-		"update cluster set schema = 0":                    "starling migrate",
-		"update cluster set schema = 9, oldest_reader = 9": "newer release",
-	} {
-		_, err := db.Pool().Exec(t.Context(), sql)
-		check(t, err)
-		if _, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", sql, err, want)
-		}
-	}
-	_, err = db.Pool().Exec(t.Context(), "update cluster set schema = 9, oldest_reader = 1")
-	check(t, err)
-	later, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn}) // a later one that this release can still work with
-	check(t, err)
-	later.Close()
 }
 
 // Work in the background leaves connections to commands.
@@ -150,14 +125,30 @@ func TestDialsArePaced(t *testing.T) {
 	}
 }
 
-func TestOpenUnreachable(t *testing.T) {
+// A database that is opened while PostgreSQL is away says so, does not storm it, and
+// works once it is there.
+func TestOpenBeforeTheServer(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	addr := listener.Addr().String()
-	check(t, listener.Close())
-	_, err = metadata.Open(t.Context(), metadata.Config{
-		DSN: "postgres://nobody@" + addr + "/" + strings.ToLower(rand.Text()), AcquireTimeout: 100 * time.Millisecond,
+	w, early, _ := newWire(t, func(c *metadata.Config) {
+		c.AcquireTimeout, c.MinBackoff, c.MaxBackoff = 200*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond
 	})
-	wantErr(t, err, metadata.ErrUnavailable)
+	w.setDown(true)
+	for range 3 {
+		wantErr(t, early.CheckSchema(t.Context()), metadata.ErrUnavailable)
+		wantErr(t, early.Ping(t.Context()), metadata.ErrUnavailable)
+	}
+	if dials := w.refused.Load(); dials == 0 || dials > 60 {
+		t.Errorf("%d dials for six questions", dials)
+	}
+	w.setDown(false)
+	for until := time.Now().Add(time.Minute); ; {
+		err := early.CheckSchema(t.Context())
+		if err == nil {
+			break
+		}
+		if wantErr(t, err, metadata.ErrUnavailable); time.Now().After(until) {
+			t.Fatal(err)
+		}
+	}
+	check(t, early.Ping(t.Context()))
 }

@@ -43,6 +43,11 @@ var (
 	ErrSourceGone = errors.New("source message is gone")
 	// ErrUnavailable says that PostgreSQL cannot be reached, or did not answer in time.
 	ErrUnavailable = errors.New("metadata is unavailable")
+	// ErrSchemaOld says that the database has no schema, or one from before this release:
+	// starling migrate makes it.
+	ErrSchemaOld = errors.New("schema is too old")
+	// ErrSchemaNew says that the schema is one that only newer releases may work with.
+	ErrSchemaNew = errors.New("schema is too new")
 	// ErrInDoubt says that it could not be found out whether a commit happened. It is
 	// also an ErrUnavailable. Objects that the commit names must stay.
 	ErrInDoubt = errors.New("outcome of the commit is unknown")

@@ -136,6 +136,10 @@ func openDB(ctx context.Context, cfg PostgresConfig) (*metadata.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
+	if err := db.CheckSchema(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
 	return db, nil
 }
 
