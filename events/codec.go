@@ -9,9 +9,10 @@ import (
 // What nodes say to each other. A frame begins with two bytes, the version of the format and the type, and eight, the incarnation of
 // the node that says it. Numbers are unsigned varints.
 //
-//	hints:  version type incarnation number account { kind mailbox modseq epoch }…
+//	hints:  version type incarnation number account { kind flags mailbox modseq epoch [at] [trace] }…
 //	beat:   version type incarnation flags patience { shard number }…
 //
+// A hint's flags say whether its time (8 bytes) and its trace (24 bytes) follow.
 // A hint's number counts the frames that its node published in the account's shard, from 1. A beat has the last numbers of all shards
 // that have any, by rising shard; patience is the time, in milliseconds, after which a node that does not beat is silent.
 const (
@@ -20,10 +21,13 @@ const (
 	typeHints = 1
 	typeBeat  = 2
 
-	flagGoodbye = 1
+	flagGoodbye = 1 // of a beat
+
+	flagAt    = 1 // of a hint
+	flagTrace = 2
 
 	frameHeader = 10
-	// hintsPerFrame keeps frames far below what a NATS server takes in one message.
+	// hintsPerFrame keeps frames, of at most 19 KB, far below what a NATS server takes in one message.
 	hintsPerFrame = 256
 )
 
@@ -61,12 +65,28 @@ func appendHints(b []byte, incarnation, number uint64, events []Event) []byte {
 	b = binary.AppendUvarint(b, number)
 	b = binary.AppendUvarint(b, uint64(events[0].Account))
 	for _, e := range events {
-		b = append(b, byte(e.Kind))
+		b = append(b, byte(e.Kind), e.flags())
 		b = binary.AppendUvarint(b, uint64(e.Mailbox))
 		b = binary.AppendUvarint(b, uint64(e.ModSeq))
 		b = binary.AppendUvarint(b, uint64(e.Epoch))
+		if e.At != 0 {
+			b = binary.BigEndian.AppendUint64(b, uint64(e.At))
+		}
+		if e.Trace != (Trace{}) {
+			b = append(b, e.Trace[:]...)
+		}
 	}
 	return b
+}
+
+func (e Event) flags() (flags byte) {
+	if e.At != 0 {
+		flags |= flagAt
+	}
+	if e.Trace != (Trace{}) {
+		flags |= flagTrace
+	}
+	return flags
 }
 
 func appendBeat(b []byte, v beat) []byte {
@@ -109,14 +129,30 @@ func decodeHints(frame []byte, h *hints) error {
 	h.account = d.int63()
 	h.events = h.events[:0]
 	for !d.bad && len(d.rest) > 0 && len(h.events) < hintsPerFrame {
-		e := Event{Account: h.account, Kind: Kind(d.byte()), Mailbox: d.int63(), ModSeq: d.int63(), Epoch: d.int63()}
-		h.events = append(h.events, e)
-		d.bad = d.bad || e.Kind == 0
+		h.events = append(h.events, d.event(h.account))
 	}
 	if d.bad || len(d.rest) > 0 || h.number == 0 || len(h.events) == 0 {
 		return errMalformed
 	}
 	return nil
+}
+
+func (d *decoder) event(account int64) Event {
+	e := Event{Account: account, Kind: Kind(d.byte())}
+	flags := d.byte()
+	e.Mailbox, e.ModSeq, e.Epoch = d.int63(), d.int63(), d.int63()
+	if flags&flagAt != 0 {
+		if at := d.bytes(8); at != nil {
+			e.At = int64(binary.BigEndian.Uint64(at))
+		}
+		d.bad = d.bad || e.At <= 0
+	}
+	if flags&flagTrace != 0 {
+		copy(e.Trace[:], d.bytes(len(e.Trace)))
+		d.bad = d.bad || e.Trace == Trace{}
+	}
+	d.bad = d.bad || e.Kind == 0 || flags > flagAt|flagTrace
+	return e
 }
 
 // decodeBeat reads a beat behind its header.
@@ -151,6 +187,17 @@ func (d *decoder) byte() byte {
 	}
 	v := d.rest[0]
 	d.rest = d.rest[1:]
+	return v
+}
+
+// bytes returns the next n bytes, nil if there are not so many.
+func (d *decoder) bytes(n int) []byte {
+	if d.bad || len(d.rest) < n {
+		d.bad = true
+		return nil
+	}
+	v := d.rest[:n]
+	d.rest = d.rest[n:]
 	return v
 }
 

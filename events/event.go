@@ -47,6 +47,28 @@ type Event struct {
 	Kind    Kind
 	ModSeq  int64 // after the change; of what, Kind says
 	Epoch   int64 // of the database at the change: a greater one is later, whatever the modseqs say
+	At      int64 // when the change was committed, in Unix nanoseconds by the clock of the node that did; 0: not known
+	Trace   Trace // of the change; zero: none
+}
+
+// Trace names a span by its W3C trace id (16 bytes) and span id (8), for what a change brings about on other nodes to be seen as a part of it.
+// It is set only if the span is sampled.
+type Trace [24]byte
+
+// merged is the one event that stands for e and an earlier one about the same thing. It has waited for as long as the older of them, and
+// belongs to a trace if either does.
+func (e Event) merged(old Event) Event {
+	late, early := e, old
+	if !e.supersedes(old) {
+		late, early = old, e
+	}
+	if late.At == 0 || early.At != 0 && early.At < late.At {
+		late.At = early.At
+	}
+	if late.Trace == (Trace{}) {
+		late.Trace = early.Trace
+	}
+	return late
 }
 
 // supersedes reports whether e, about the same thing as old, is later.
@@ -61,7 +83,7 @@ func (e Event) check() error {
 	if e.Kind == 0 {
 		return fmt.Errorf("event without a kind: %+v", e)
 	}
-	if e.Account < 0 || e.Mailbox < 0 || e.ModSeq < 0 || e.Epoch < 0 {
+	if e.Account < 0 || e.Mailbox < 0 || e.ModSeq < 0 || e.Epoch < 0 || e.At < 0 {
 		return fmt.Errorf("event with a negative number: %+v", e)
 	}
 	return nil
@@ -106,7 +128,8 @@ type Subscription interface {
 	Close() error
 }
 
-// News is what happened since the last call of Next. What belongs to the same account, mailbox and kind is one event, the latest.
+// News is what happened since the last call of Next. What belongs to the same account, mailbox and kind is one event,
+// the latest, with the earliest time.
 type News struct {
 	// Events are in the order in which their subjects were first heard of.
 	Events []Event

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	Outgoing int
 	// Log is told what an operator should know (nothing is logged).
 	Log *zap.Logger
+	// Metrics is where the node's figures are registered (nowhere). One node of a process can be.
+	Metrics prometheus.Registerer
 }
 
 func (o Options) withDefaults() Options {
@@ -86,6 +89,11 @@ func Start(o Options, dial func(*Inlet) (Transport, error)) (*Node, error) {
 	var err error
 	if n.transport, err = dial(&Inlet{n}); err != nil {
 		return nil, err
+	}
+	if n.options.Metrics != nil {
+		if err := n.options.Metrics.Register(newMetrics(n)); err != nil {
+			return nil, errors.Join(fmt.Errorf("register the figures of the event bus: %w", err), n.transport.Close())
+		}
 	}
 	n.running.Go(n.send)
 	n.running.Go(n.join)

@@ -142,9 +142,7 @@ func (s *subscription) put(account int64, hints []Event) {
 		i, found := s.index[key]
 		switch {
 		case found:
-			if e.supersedes(s.events[i]) {
-				s.events[i] = e
-			}
+			s.events[i] = e.merged(s.events[i])
 		case len(s.events) >= s.limit:
 			s.node.counters.overflows.Add(1)
 			s.suspect.add(ShardOf(account))

@@ -19,6 +19,7 @@ var sentences = []struct {
 	{"all kinds and numbers arrive as they were published", roundTrip},
 	{"many hints of one call arrive", manyInOneCall},
 	{"the same account, mailbox and kind is one event, the latest", coalesces},
+	{"that event has the earliest time, and a trace if any had one", causes},
 	{"a greater epoch is later whatever the modseq", epochs},
 	{"Unfollow takes back one Follow", counted},
 	{"a shard followed for the first time is suspect once", firstJoin},
@@ -81,12 +82,14 @@ func roundTrip(t *testing.T, w *world) {
 	want := []events.Event{
 		{Account: a1, Mailbox: most, Kind: events.Changed, ModSeq: most, Epoch: most},
 		{Account: a1, Mailbox: 0, Kind: events.List, ModSeq: 1, Epoch: 0},
-		{Account: a1, Mailbox: 0, Kind: events.Auth, ModSeq: 1 << 40, Epoch: 1 << 33},
+		{Account: a1, Mailbox: 0, Kind: events.Auth, ModSeq: 1 << 40, Epoch: 1 << 33, At: most},
+		{Account: a1, Mailbox: 2, Kind: events.Changed, ModSeq: 2, At: 1, Trace: events.Trace{0: 1, 23: 255}},
+		{Account: a1, Mailbox: 3, Kind: events.Changed, ModSeq: 2, Trace: events.Trace{7: 7}},
 		{Account: b1, Mailbox: 1, Kind: events.Changed, ModSeq: 0, Epoch: 1},
 	}
 	l := subscribe(t, b, a1, b1)
 	publish(t, a, want...)
-	l.awaitEvent(t, want[3])
+	l.awaitEvent(t, want[len(want)-1])
 	l.wantEvents(t, want...)
 }
 
@@ -133,6 +136,26 @@ func coalesces(t *testing.T, w *world) {
 	publish(t, a, changed(a1, 1, 5))
 	l.forget()
 	l.awaitEvent(t, changed(a1, 1, 5)) // what was handed out is forgotten
+}
+
+func causes(t *testing.T, w *world) {
+	a, _ := w.node(t)
+	b, _ := w.node(t)
+	l := subscribe(t, b, a1)
+	at := func(mailbox, modseq, at int64, trace byte) events.Event {
+		e := changed(a1, mailbox, modseq)
+		e.At, e.Trace[0] = at, trace
+		return e
+	}
+	afterAll(
+		t, a, b,
+		at(1, 1, 0, 1), at(1, 2, 7, 0), at(1, 3, 9, 0), at(1, 1, 5, 0), at(1, 2, 0, 0),
+		at(2, 1, 3, 1), at(2, 2, 4, 2), at(3, 2, 4, 2), at(3, 1, 3, 1), at(4, 1, 0, 0), at(4, 2, 0, 0),
+	)
+	if err := l.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.wantEvents(t, at(1, 3, 5, 1), at(2, 2, 3, 2), at(3, 2, 3, 2), at(4, 2, 0, 0))
 }
 
 func epochs(t *testing.T, w *world) {
@@ -252,6 +275,7 @@ func invalid(t *testing.T, w *world) {
 		{Kind: events.Changed, Mailbox: -1},
 		{Kind: events.Changed, ModSeq: -1},
 		{Kind: events.Changed, Epoch: -1},
+		{Kind: events.Changed, At: -1},
 		{ModSeq: 1},
 	} {
 		if err := a.Publish(changed(0, 1, 1), wrong); err == nil {
