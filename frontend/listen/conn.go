@@ -1,0 +1,88 @@
+package listen
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+)
+
+// conn is a connection of a client, wherever it comes through.
+type conn struct {
+	net.Conn
+	remote  net.Addr
+	local   bool   // the load balancer's own, or it does not know whose
+	early   []byte // came with the header and was not read yet
+	release func() // gives back its place in the limits
+	once    sync.Once
+}
+
+// RemoteAddr implements net.Conn: it is the client's.
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.early == nil {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.early)
+	if c.early = c.early[n:]; len(c.early) == 0 {
+		c.early = nil
+	}
+	return n, nil
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.once.Do(c.release)
+	return c.Conn.Close()
+}
+
+// header awaits the header of the PROXY protocol on a connection, which it does
+// not close.
+func (l *Listener) header(accepted net.Conn) (*conn, error) {
+	stop := context.AfterFunc(l.open, func() { _ = accepted.Close() })
+	defer stop()
+	if err := accepted.SetReadDeadline(time.Now().Add(l.cfg.HeaderTimeout)); err != nil {
+		return nil, fmt.Errorf("read header: %w", err)
+	}
+	source, early, err := readHeader(accepted)
+	if err != nil {
+		return nil, err
+	}
+	if err := accepted.SetReadDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("read header: %w", err)
+	}
+	c := &conn{Conn: accepted, remote: source, early: early}
+	if source == nil {
+		c.remote, c.local = accepted.RemoteAddr(), true
+	}
+	return c, nil
+}
+
+// readHeader reads a header of the PROXY protocol, version 1 of at most 107 octets
+// or version 2 of at most 4 KiB, and returns the client's address, nil for a
+// connection of the load balancer's own (LOCAL, UNKNOWN), and what came behind.
+func readHeader(r io.Reader) (source net.Addr, early []byte, err error) {
+	in := bufio.NewReaderSize(r, 512)
+	header, err := proxyproto.Read(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read header: %w", err)
+	}
+	if in.Buffered() > 0 {
+		early, err = in.Peek(in.Buffered())
+		if err != nil {
+			return nil, nil, fmt.Errorf("read header: %w", err)
+		}
+	}
+	if tcp, ok := header.SourceAddr.(*net.TCPAddr); ok && header.Command.IsProxy() {
+		source = tcp
+	}
+	return source, slices.Clone(early), nil
+}
