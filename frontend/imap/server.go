@@ -25,6 +25,8 @@ type Config struct {
 
 	// TLS is what STARTTLS and implicit TLS use; nil: neither is offered.
 	TLS *tls.Config
+	// Handshake runs the TLS handshake of a connection, and may count it; nil: it just runs.
+	Handshake func(context.Context, *tls.Conn) error
 	// PlaintextLogin allows passwords without TLS (RFC 9051 §11.1 forbids it on a network).
 	PlaintextLogin bool
 	// Name and Version are told to clients in the greeting and by ID.
@@ -49,6 +51,9 @@ func (c *Config) setDefaults() {
 	def(&c.ReadTimeout, 2*time.Minute)
 	def(&c.WriteTimeout, 2*time.Minute)
 	def(&c.KeepAlive, 2*time.Minute)
+	if c.Handshake == nil {
+		c.Handshake = func(ctx context.Context, conn *tls.Conn) error { return conn.HandshakeContext(ctx) }
+	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 50_000
 	}

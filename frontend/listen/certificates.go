@@ -93,7 +93,7 @@ func (c *Certificates) TLSConfig() *tls.Config { return c.config }
 func (c *Certificates) Handshake(ctx context.Context, conn *tls.Conn) error {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		c.fail.Inc()
-		return fmt.Errorf("TLS handshake: %w", err)
+		return err // as it is: the protocol's server says for what it was
 	}
 	c.ok.Inc()
 	return nil
