@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config says where the bucket is and how to talk to it. Endpoint and Bucket are required; the zero value of all else is a
@@ -52,6 +54,11 @@ type Config struct {
 	RetryDelay time.Duration
 	// MaxConns limits the connections to the server. Requests beyond it wait, at most for StallTimeout. Default 256.
 	MaxConns int
+
+	// Metrics is where the figures are registered; nil: nowhere.
+	Metrics prometheus.Registerer
+	// Traces makes a span of each request; nil: no traces.
+	Traces trace.TracerProvider
 }
 
 // Validate says which setting is wrong, and what would be right.

@@ -7,6 +7,7 @@
 //   - put.go      a body that is rewound for each try, and that a dead request can no longer read
 //   - get.go      a reader that goes on where a connection broke, and never ends early without an error
 //   - transport.go   connections, and the watch that ends a request on which no byte moves
+//   - metrics.go  what is counted and traced of each request
 //   - errors.go   which answer is which of blobstore's errors, and which is worth another try
 //   - config.go   settings; credentials.go: where keys come from
 //

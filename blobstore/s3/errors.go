@@ -28,6 +28,19 @@ func temporary(err error) bool {
 	return errors.As(err, &f) && f.temporary
 }
 
+// throttled says whether the server wants fewer requests.
+func throttled(err error) bool {
+	var answer minio.ErrorResponse
+	if !errors.As(err, &answer) {
+		return false
+	}
+	switch answer.Code {
+	case "SlowDown", "SlowDownRead", "SlowDownWrite", "RequestLimitExceeded", "Throttling", "ThrottlingException":
+		return true
+	}
+	return answer.StatusCode == http.StatusTooManyRequests
+}
+
 // classify makes a *failure of what the client library returned; nil stays nil. Errors of the body and of the context
 // are their callers' business, and looked at before.
 func classify(err error) error {

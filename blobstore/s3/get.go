@@ -34,7 +34,7 @@ func (s *Store) Get(ctx context.Context, key blobstore.Key, offset, length int64
 	r.short = length > 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := s.retry.do(ctx, r.open)
+	err := s.do(ctx, opGet, s.name(key), r.open)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}
@@ -84,7 +84,7 @@ func (r *reader) end() error {
 }
 
 // open sends a request for what is missing.
-func (r *reader) open() error {
+func (r *reader) open(ctx context.Context) error {
 	var opts minio.GetObjectOptions
 	ranged := r.at > 0 || r.want < math.MaxInt64
 	switch {
@@ -96,7 +96,7 @@ func (r *reader) open() error {
 	if r.etag != "" {
 		opts.Set("If-Match", `"`+r.etag+`"`)
 	}
-	body, info, header, err := r.s.core.GetObject(r.ctx, r.s.conf.Bucket, r.s.name(r.key), opts)
+	body, info, header, err := r.s.core.GetObject(ctx, r.s.conf.Bucket, r.s.name(r.key), opts)
 	if err != nil {
 		return classify(err)
 	}
@@ -165,7 +165,7 @@ func (r *reader) Read(p []byte) (int, error) {
 func (r *reader) readOn(p []byte) (int, error) {
 	var err error
 	if r.body == nil {
-		err = r.open()
+		err = r.s.request(r.ctx, opGet, r.s.name(r.key), r.tries, r.open)
 	}
 	if err == nil {
 		var n int
@@ -190,7 +190,7 @@ func (r *reader) readOn(p []byte) (int, error) {
 	if !temporary(err) || r.tries >= r.s.conf.Attempts {
 		return 0, fmt.Errorf("get %s from offset %d: %w", r.key, r.at, err)
 	}
-	return 0, r.s.retry.pause(r.ctx, r.tries)
+	return 0, r.s.pause(r.ctx, r.tries)
 }
 
 // Close implements io.Closer.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"go.opentelemetry.io/otel/trace"
 
 	"starling/blobstore"
 )
@@ -19,10 +20,11 @@ const pageSize = 1000
 
 // Store keeps objects in a bucket.
 type Store struct {
-	core  minio.Core
-	conf  Config
-	http  *transport
-	retry retry
+	core    minio.Core
+	conf    Config
+	http    *transport
+	metrics *metrics
+	tracer  trace.Tracer // nil: no traces
 
 	secure bool // the endpoint is https
 }
@@ -45,7 +47,8 @@ func New(conf Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("S3: %w", err)
 	}
-	t := newTransport(conf, tlsConf)
+	m := newMetrics(conf.Metrics)
+	t := newTransport(conf, tlsConf, m)
 	client, err := minio.New(endpoint.Host, &minio.Options{
 		Creds:        keys,
 		Secure:       endpoint.Scheme == "https",
@@ -57,16 +60,21 @@ func New(conf Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("S3: %w", err)
 	}
-	return &Store{
-		core: minio.Core{Client: client}, conf: conf, http: t, retry: retry{conf.Attempts, conf.RetryDelay},
-		secure: endpoint.Scheme == "https",
-	}, nil
+	s := &Store{core: minio.Core{Client: client}, conf: conf, http: t, metrics: m, secure: endpoint.Scheme == "https"}
+	if conf.Traces != nil {
+		s.tracer = conf.Traces.Tracer("starling/blobstore/s3")
+	}
+	return s, nil
 }
 
 // Close closes idle connections. Nothing else is held between calls.
 func (s *Store) Close() { s.http.http.CloseIdleConnections() }
 
 // CheckBucket lists one object: it fails when the server, the keys, the bucket or the right to list it is missing.
+//
+// It costs one LIST request and an answer of about a kilobyte, and is counted as a list; providers charge a LIST like a
+// PUT, some ten times a GET. While the server is away it tries as often as any call does, so who asks again and again
+// gives a context that ends after the few seconds in which an answer is of use.
 func (s *Store) CheckBucket(ctx context.Context) error {
 	if _, err := s.page(ctx, "", "", 1); err != nil {
 		return fmt.Errorf("S3 bucket %q at %s: %w", s.conf.Bucket, s.conf.Endpoint, err)
@@ -91,7 +99,7 @@ func (s *Store) Delete(ctx context.Context, key blobstore.Key) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Deadline)
 	defer cancel()
-	err := s.retry.do(ctx, func() error {
+	err := s.do(ctx, opDelete, s.name(key), func(ctx context.Context) error {
 		return classify(s.core.RemoveObject(ctx, s.conf.Bucket, s.name(key), minio.RemoveObjectOptions{}))
 	})
 	if err != nil && !errors.Is(err, blobstore.ErrNotFound) {
@@ -132,7 +140,7 @@ func (s *Store) page(ctx context.Context, prefix, after string, n int) (infos []
 	if after != "" {
 		opts.StartAfter = s.conf.Prefix + after
 	}
-	err = s.retry.do(ctx, func() error {
+	err = s.do(ctx, opList, opts.Prefix, func(ctx context.Context) error {
 		infos = infos[:0]
 		for object := range s.core.ListObjectsIter(ctx, s.conf.Bucket, opts) {
 			if object.Err != nil {
@@ -151,37 +159,31 @@ func (s *Store) page(ctx context.Context, prefix, after string, n int) (infos []
 
 func (s *Store) name(key blobstore.Key) string { return s.conf.Prefix + string(key) }
 
-// retry repeats what failed for a temporary reason.
-type retry struct {
-	attempts int
-	delay    time.Duration
-}
-
-// do calls try until it succeeds, fails for good, or has been called often enough. When ctx has ended, that is the error.
-func (r retry) do(ctx context.Context, try func() error) error {
-	for n := 1; ; n++ {
+// do sends a request until one succeeds or fails for good, or enough were sent. When ctx has ended, that is the error.
+func (s *Store) do(ctx context.Context, op operation, object string, send func(context.Context) error) error {
+	for n := 0; ; {
 		if err := blobstore.ContextError(ctx); err != nil {
 			return err
 		}
-		err := try()
+		err := s.request(ctx, op, object, n, send)
 		if err == nil {
 			return nil
 		}
 		if ctxErr := blobstore.ContextError(ctx); ctxErr != nil && !errors.Is(err, blobstore.ErrBody) {
 			return fmt.Errorf("%w (last: %s)", ctxErr, err.Error()) // only told: an ended context is no other error
 		}
-		if !temporary(err) || n >= r.attempts {
+		if n++; !temporary(err) || n >= s.conf.Attempts {
 			return err
 		}
-		if err := r.pause(ctx, n); err != nil {
+		if err := s.pause(ctx, n); err != nil {
 			return err
 		}
 	}
 }
 
-// pause waits before the try after the nth: between a half and the whole of a delay that doubles.
-func (r retry) pause(ctx context.Context, n int) error {
-	d := r.delay << min(n-1, 5)
+// pause waits after the nth request: between a half and the whole of a delay that doubles.
+func (s *Store) pause(ctx context.Context, n int) error {
+	d := s.conf.RetryDelay << min(n-1, 5)
 	t := time.NewTimer(d/2 + rand.N(d/2+1))
 	defer t.Stop()
 	select {

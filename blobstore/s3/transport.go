@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // errStalled ends a request on which no byte has moved for Config.StallTimeout.
@@ -18,13 +21,15 @@ type transport struct {
 	http    *http.Transport
 	stall   time.Duration
 	answers *answers
+	metrics *metrics
 }
 
-func newTransport(c Config, conf *tls.Config) *transport {
+func newTransport(c Config, conf *tls.Config, m *metrics) *transport {
 	dialer := &net.Dialer{Timeout: min(5*time.Second, c.StallTimeout), KeepAlive: 15 * time.Second}
 	return &transport{
 		stall:   c.StallTimeout,
 		answers: newAnswers(c.MaxConns),
+		metrics: m,
 		http: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
 			DialContext:         dialer.DialContext,
@@ -54,19 +59,21 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	w.timer = time.AfterFunc(t.stall, func() { cancel(errStalled) })
 	req = req.WithContext(ctx)
 	if req.Body != nil && req.Body != http.NoBody {
-		req.Body = &watchedBody{ReadCloser: req.Body, w: w}
+		req.Body = &watchedBody{ReadCloser: req.Body, w: w, sent: t.metrics.sent}
 	}
+	t.metrics.inFlight.Inc()
 	resp, err := t.http.RoundTrip(req)
 	w.timer.Stop()
 	if err != nil {
 		err = w.explain(err)
 		cancel(nil)
+		t.metrics.inFlight.Dec()
 		return nil, err
 	}
 	if date, ok := ctx.Value(dateKey{}).(*time.Time); ok {
 		*date, _ = http.ParseTime(resp.Header.Get("Date")) // Put refuses the zero time
 	}
-	resp.Body = &answerBody{ReadCloser: resp.Body, w: w}
+	resp.Body = &answerBody{ReadCloser: resp.Body, w: w, metrics: t.metrics}
 	return resp, nil
 }
 
@@ -88,11 +95,13 @@ func (w *watch) explain(err error) error {
 // watchedBody is a request's body.
 type watchedBody struct {
 	io.ReadCloser
-	w *watch
+	w    *watch
+	sent prometheus.Counter
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	b.sent.Add(float64(n))
 	b.w.timer.Reset(b.w.d)
 	return n, err
 }
@@ -100,12 +109,15 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 // answerBody is an answer's body. It is watched only while somebody reads: a slow reader is not the server's fault.
 type answerBody struct {
 	io.ReadCloser
-	w *watch
+	w       *watch
+	metrics *metrics
+	closed  atomic.Bool
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	b.w.timer.Reset(b.w.d)
 	n, err := b.ReadCloser.Read(p)
+	b.metrics.received.Add(float64(n))
 	b.w.timer.Stop()
 	if err != nil && err != io.EOF {
 		err = b.w.explain(err)
@@ -117,5 +129,8 @@ func (b *answerBody) Close() error {
 	err := b.ReadCloser.Close()
 	b.w.timer.Stop()
 	b.w.cancel(nil)
+	if !b.closed.Swap(true) {
+		b.metrics.inFlight.Dec()
+	}
 	return err
 }

@@ -1,0 +1,148 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"starling/blobstore"
+)
+
+// operation is what a request does.
+type operation int
+
+const (
+	opPut operation = iota
+	opGet
+	opDelete
+	opList
+	operations
+)
+
+func (o operation) String() string { return [...]string{"put", "get", "delete", "list"}[o] }
+
+// result is how a request ended.
+type result int
+
+const (
+	resultOK result = iota
+	resultNotFound
+	resultUnavailable
+	resultThrottled
+	resultOther // the caller gave up, or asked for what cannot be
+	results
+)
+
+func (r result) String() string {
+	return [...]string{"ok", "not_found", "unavailable", "throttled", "other"}[r]
+}
+
+func resultOf(err error) result {
+	switch {
+	case err == nil:
+		return resultOK
+	case errors.Is(err, blobstore.ErrNotFound):
+		return resultNotFound
+	case throttled(err):
+		return resultThrottled
+	case errors.Is(err, context.Canceled):
+		return resultOther // before the next: what it broke off looks like a broken connection
+	case errors.Is(err, blobstore.ErrUnavailable):
+		return resultUnavailable
+	}
+	return resultOther
+}
+
+// metrics are the figures of a Store.
+type metrics struct {
+	requests [operations][results]prometheus.Counter
+	duration [operations]prometheus.Observer
+	retries  [operations]prometheus.Counter
+	sent     prometheus.Counter
+	received prometheus.Counter
+	inFlight prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	in := promauto.With(reg)
+	requests := in.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_s3_requests_total",
+		Help: "Requests sent to the S3 server, those that repeat a failed one included.",
+	}, []string{"operation", "result"})
+	duration := in.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "starling_s3_request_duration_seconds",
+		Help:    "Time from the start of a request until the head of its answer; of a put, with the time to send the body.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"operation"})
+	retries := in.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_s3_retries_total",
+		Help: "Requests that repeat one that failed, or go on where an answer broke off.",
+	}, []string{"operation"})
+	bytes := in.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_s3_bytes_total",
+		Help: "Bytes of the bodies of requests (sent) and of answers (received).",
+	}, []string{"direction"})
+	m := &metrics{
+		sent: bytes.WithLabelValues("sent"), received: bytes.WithLabelValues("received"),
+		inFlight: in.NewGauge(prometheus.GaugeOpts{
+			Name: "starling_s3_requests_in_flight",
+			Help: "Requests whose answers have not been read to their end; those that wait for a connection included.",
+		}),
+	}
+	for op := range operations {
+		for r := range results {
+			m.requests[op][r] = requests.WithLabelValues(op.String(), r.String())
+		}
+		m.duration[op] = duration.WithLabelValues(op.String())
+		m.retries[op] = retries.WithLabelValues(op.String())
+	}
+	return m
+}
+
+// request sends one request, counts it, and traces it. object is the name of what it is about, and before how many
+// requests of the same call have failed.
+func (s *Store) request(ctx context.Context, op operation, object string, before int, send func(context.Context) error) error {
+	ctx, span := s.startSpan(ctx, op, object, before)
+	start := time.Now()
+	err := send(ctx)
+	s.metrics.duration[op].Observe(time.Since(start).Seconds())
+	s.metrics.requests[op][resultOf(err)].Inc()
+	if before > 0 {
+		s.metrics.retries[op].Inc()
+	}
+	if span != nil {
+		if err != nil {
+			span.SetStatus(codes.Error, resultOf(err).String())
+			span.RecordError(err)
+		}
+		span.End()
+	}
+	return err
+}
+
+// startSpan returns nil, and the context as it is, without traces.
+func (s *Store) startSpan(ctx context.Context, op operation, object string, before int) (context.Context, trace.Span) {
+	if s.tracer == nil {
+		return ctx, nil
+	}
+	ctx, span := s.tracer.Start(ctx, "s3 "+op.String(), trace.WithSpanKind(trace.SpanKindClient))
+	if span.IsRecording() {
+		span.SetAttributes(
+			attribute.String("rpc.system", "aws-api"),
+			attribute.String("rpc.service", "S3"),
+			attribute.String("server.address", s.core.EndpointURL().Host),
+			attribute.String("aws.s3.bucket", s.conf.Bucket),
+			attribute.String("aws.s3.key", object),
+		)
+		if before > 0 {
+			span.SetAttributes(attribute.Int("http.request.resend_count", before))
+		}
+	}
+	return ctx, span
+}
