@@ -77,9 +77,10 @@ func (db *DB) Named(ctx context.Context, account AccountID, objects []ObjectID) 
 	defer cancel()
 	conn, release, err := db.acquire(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read an account's objects: %w", err)
+		return nil, fmt.Errorf("read the objects of an account: %w", db.metrics.failed(err))
 	}
 	defer release()
+	run := db.metrics.begin(ctx, "read the objects of an account")
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		db.trips.Add(3)
 		if _, err := tx.Exec(ctx, `select set_config('statement_timeout', $1::text, true)`, milliseconds(objectScanTimeout)); err != nil {
@@ -105,8 +106,10 @@ where account_id = $1::bigint and refs > 0`, account)
 		})
 		return err
 	})
+	err = broken(conn, err)
+	run.end(err)
 	if err != nil {
-		return nil, fmt.Errorf("read an account's objects: %w", classify(ctx, broken(conn, err)))
+		return nil, fmt.Errorf("read the objects of an account: %w", db.metrics.failed(classify(ctx, err)))
 	}
 	return named, nil
 }

@@ -84,6 +84,7 @@ type plan struct {
 	*Commit
 	changes []*Change // by mailbox id, the order of locking
 	stamps  []int64   // of changes
+	what    string    // the statement, as it is measured
 	sql     string
 	args    []any
 }
@@ -116,14 +117,19 @@ func (c *Commit) plan() (*plan, error) {
 	}
 	switch {
 	case p.collecting != nil:
+		p.what = "commit collected messages"
 		p.collect()
 	case len(p.changes) == 2:
+		p.what = "commit two mailboxes"
 		p.double()
 	case p.plain():
+		p.what = "commit flags"
 		p.store()
 	case len(c.Copies) == 0 && p.changes[0].Expunged == 0:
+		p.what = "commit new messages"
 		p.insert()
 	default:
+		p.what = "commit one mailbox"
 		p.single()
 	}
 	return p, nil
@@ -204,7 +210,8 @@ func (db *DB) Commit(ctx context.Context, c *Commit) (Committed, error) {
 		return Committed{}, fmt.Errorf("commit: %w", err)
 	}
 	ctx = context.WithoutCancel(ctx)
-	return db.settle(ctx, p, db.send(ctx, p))
+	done, err := db.settle(ctx, p, db.send(ctx, p))
+	return done, db.metrics.failed(err)
 }
 
 // send sends the statement once, on a connection that works if there is one.
@@ -215,6 +222,7 @@ func (db *DB) send(ctx context.Context, p *plan) answer {
 		a := db.trySend(ctx, p)
 		if a.unsent && try < 2 && errors.Is(a.err, errBroken) {
 			db.pool.Reset()
+			db.metrics.retries.Inc()
 			continue
 		}
 		return a
@@ -231,11 +239,22 @@ func (db *DB) trySend(ctx context.Context, p *plan) answer {
 	pg := conn.Conn().PgConn()
 	doubtless(pg)
 	var a answer
+	run := db.metrics.begin(ctx, p.what)
 	a.err = broken(conn, conn.QueryRow(ctx, p.sql, p.args...).Scan(&a.outcome, &a.at))
+	run.end(refusedOrLost(a.err))
 	if errors.Is(a.err, errBroken) && pgconn.SafeToRetry(a.err) {
 		return answer{err: classify(ctx, a.err), unsent: true}
 	}
 	return judge(ctx, a, doubtful(pg))
+}
+
+// refusedOrLost leaves out the errors that are answers.
+func refusedOrLost(err error) error {
+	var refused *pgconn.PgError
+	if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &refused) && refused.Code == refusalCode {
+		return nil
+	}
+	return err
 }
 
 // judge tells refusals from doubts.

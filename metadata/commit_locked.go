@@ -44,13 +44,15 @@ func (db *DB) CommitLocked(ctx context.Context, account AccountID, boxes []Mailb
 					return Committed{}, fmt.Errorf("locked commit: %w", err)
 				}
 			}
+			db.metrics.retries.Inc()
 			continue
 		case err != nil:
-			return Committed{}, fmt.Errorf("locked commit: %w", err)
+			return Committed{}, fmt.Errorf("locked commit: %w", db.metrics.failed(err))
 		case p == nil:
 			return Committed{}, nil
 		}
-		return db.settle(ctx, p, a)
+		done, err := db.settle(ctx, p, a)
+		return done, db.metrics.failed(err)
 	}
 }
 
@@ -136,7 +138,10 @@ from unnest($2::bigint[]) c(id),
 		})
 	}
 	db.trips.Add(1)
-	if err := conn.SendBatch(ctx, &b).Close(); err != nil {
+	run := db.metrics.begin(ctx, "lock mailboxes")
+	err = conn.SendBatch(ctx, &b).Close()
+	run.end(broken(conn, err))
+	if err != nil {
 		return nil, 0, fmt.Errorf("lock the mailboxes: %w", err)
 	}
 	for i := range loading {
@@ -163,7 +168,9 @@ func (l *locked) send(ctx context.Context, conn *pgxpool.Conn, p *plan) answer {
 	l.db.trips.Add(1)
 	pg := conn.Conn().PgConn()
 	doubtless(pg)
+	run := l.db.metrics.begin(ctx, p.what)
 	a.err = broken(conn, conn.SendBatch(ctx, &b).Close())
+	run.end(refusedOrLost(a.err))
 	return judge(ctx, a, doubtful(pg))
 }
 

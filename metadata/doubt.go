@@ -33,6 +33,12 @@ func (db *DB) settle(ctx context.Context, p *plan, a answer) (Committed, error) 
 	if !a.doubt {
 		return p.result(a)
 	}
+	done, outcome, err := db.settleDoubt(ctx, p, a)
+	db.metrics.doubts[outcome].Inc()
+	return done, err
+}
+
+func (db *DB) settleDoubt(ctx context.Context, p *plan, a answer) (done Committed, outcome string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, db.config.ResolveTimeout)
 	defer cancel()
 	resent := false
@@ -43,21 +49,23 @@ func (db *DB) settle(ctx context.Context, p *plan, a answer) (Committed, error) 
 		}
 		switch v {
 		case happened:
-			return p.committed(at), nil
+			return p.committed(at), doubtHappened, nil
 		case overtaken:
-			return Committed{}, fmt.Errorf("commit: %w", ErrConflict)
+			return Committed{}, doubtLost, fmt.Errorf("commit: %w", ErrConflict)
 		case repeated:
-			return Committed{}, fmt.Errorf("commit: %w", ErrDelivered)
+			return Committed{}, doubtDuplicate, fmt.Errorf("commit: %w", ErrDelivered)
 		case untouched:
+			db.metrics.retries.Inc()
 			a, resent = db.send(ctx, p), true
 			if !a.doubt && !a.unsent && a.outcome != outcomeConflict {
-				return p.result(a)
+				done, err := p.result(a)
+				return done, doubtResent, err
 			}
 		default:
-			return Committed{}, fmt.Errorf("commit: %w: %w", ErrInDoubt, errors.Join(ErrUnavailable, err))
+			return Committed{}, doubtUnknown, fmt.Errorf("commit: %w: %w", ErrInDoubt, errors.Join(ErrUnavailable, err))
 		}
 	}
-	return Committed{}, fmt.Errorf("commit: %w: %w", ErrInDoubt, errors.Join(ErrUnavailable, a.err))
+	return Committed{}, doubtUnknown, fmt.Errorf("commit: %w: %w", ErrInDoubt, errors.Join(ErrUnavailable, a.err))
 }
 
 // resolve looks until it has seen, or ctx ends.
@@ -91,6 +99,8 @@ func (db *DB) tryResolve(ctx context.Context, p *plan) (v verdict, at time.Time,
 			db.pool.Reset()
 		}
 	}()
+	run := db.metrics.begin(ctx, "resolve a commit in doubt")
+	defer func() { run.end(err) }()
 	pg := conn.Conn().PgConn()
 	doubtless(pg)
 	tx, err := conn.Begin(ctx)

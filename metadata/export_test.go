@@ -36,3 +36,14 @@ func (c *Commit) SQL() (string, error) {
 	}
 	return p.sql, nil
 }
+
+// OtherStatement is what statements without a name are counted as.
+const OtherStatement = otherStatement
+
+// Statements is the table of names.
+func Statements() []string { return statements[:] }
+
+// Measure does what is done for a statement beside sending it.
+func (db *DB) Measure(ctx context.Context, what string) {
+	db.metrics.begin(ctx, what).end(nil)
+}

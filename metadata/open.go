@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config says how to reach PostgreSQL. Zero fields have the stated defaults.
@@ -55,6 +57,10 @@ type Config struct {
 	// MinBackoff and MaxBackoff are the pauses after a connection that could not be
 	// made: doubled each time, with jitter. Defaults 50 ms and 5 s.
 	MinBackoff, MaxBackoff time.Duration
+	// Metrics is where the figures are registered; nil: nowhere.
+	Metrics prometheus.Registerer
+	// Traces makes a span of each statement; nil: no traces.
+	Traces trace.TracerProvider
 }
 
 func (c *Config) defaults() error {
@@ -118,6 +124,7 @@ type DB struct {
 	config     Config
 	background chan struct{} // permits; nil: none needed
 	trips      *atomic.Int64
+	metrics    *metrics
 }
 
 // Open prepares connections to PostgreSQL, and makes none: they are made when they are
@@ -136,7 +143,14 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	return &DB{pool: pool, config: c, trips: new(atomic.Int64)}, nil
+	db := &DB{pool: pool, config: c, trips: new(atomic.Int64), metrics: newMetrics(c.Metrics, c.Traces)}
+	if c.Metrics != nil {
+		if err := c.Metrics.Register(newPoolCollector(db)); err != nil {
+			pool.Close()
+			return nil, fmt.Errorf("register the figures of the pool: %w", err)
+		}
+	}
+	return db, nil
 }
 
 func (c *Config) pool() (*pgxpool.Config, error) {
@@ -328,7 +342,8 @@ func (db *DB) Ping(ctx context.Context) error {
 }
 
 // Warnings are the settings of the server with which acknowledged changes may
-// be lost, a sentence each.
+// be lost, a sentence each. Their number is a metric as well, as of the last call:
+// somebody should look from time to time, since an operator may change them.
 func (db *DB) Warnings(ctx context.Context) ([]string, error) {
 	var fsync, pages, commit, standbys string
 	err := db.row(ctx, "read the settings of the server", `
@@ -353,16 +368,17 @@ select current_setting('fsync'), current_setting('full_page_writes'),
 			warnings = append(warnings, setting.text)
 		}
 	}
+	db.metrics.warnings.Set(float64(len(warnings)))
 	return warnings, nil
 }
 
 // Stats are figures of a DB since Open, Background ones included.
 type Stats struct {
 	RoundTrips   int64 // statements and pipelines that were sent and waited for; preparing apart
-	Conns, Idle  int   // connections now
+	Conns, Idle  int   // connections now, those in the making included
 	Acquires     int64
 	AcquireWaits int64         // acquires that found no idle connection
-	AcquireTime  time.Duration // sum over all
+	AcquireWait  time.Duration // how long those waited
 	Dials        int64
 }
 
@@ -375,7 +391,7 @@ func (db *DB) Stats() Stats {
 		Idle:         int(s.IdleConns()),
 		Acquires:     s.AcquireCount(),
 		AcquireWaits: s.EmptyAcquireCount(),
-		AcquireTime:  s.AcquireDuration(),
+		AcquireWait:  s.EmptyAcquireWaitTime(),
 		Dials:        s.NewConnsCount(),
 	}
 }

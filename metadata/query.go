@@ -45,8 +45,11 @@ func unavailable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return fmt.Errorf("%w: %w: %w", ErrUnavailable, errNoConnection, err)
 }
+
+// errNoConnection marks errors of calls that got none.
+var errNoConnection = errors.New("no connection")
 
 // rows runs a query that only reads, and calls each for every row. A
 // connection that turns out to be dead before the first row is replaced.
@@ -54,25 +57,28 @@ func (db *DB) rows(ctx context.Context, what, sql string, args []any, each func(
 	ctx, cancel := context.WithTimeout(ctx, db.config.StatementTimeout+patience)
 	defer cancel()
 	for try := 0; ; try++ {
-		started, err := db.tryRows(ctx, sql, args, each)
+		started, err := db.tryRows(ctx, what, sql, args, each)
 		if err == nil {
 			return nil
 		}
 		if !started && try < 2 && ctx.Err() == nil && errors.Is(err, errBroken) {
 			db.pool.Reset() // the others are most likely dead too
+			db.metrics.retries.Inc()
 			continue
 		}
-		return fmt.Errorf("%s: %w", what, classify(ctx, err))
+		return fmt.Errorf("%s: %w", what, db.metrics.failed(classify(ctx, err)))
 	}
 }
 
-func (db *DB) tryRows(ctx context.Context, sql string, args []any, each func(pgx.Rows) error) (started bool, err error) {
+func (db *DB) tryRows(ctx context.Context, what, sql string, args []any, each func(pgx.Rows) error) (started bool, err error) {
 	conn, release, err := db.acquire(ctx)
 	if err != nil {
 		return true, err
 	}
 	defer release()
 	db.trips.Add(1)
+	run := db.metrics.begin(ctx, what)
+	defer func() { run.end(err) }()
 	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		return false, broken(conn, err)

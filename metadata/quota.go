@@ -90,10 +90,10 @@ func (db *DB) firstLimit(ctx context.Context, id AccountID, limits Quota) (err e
 		return err
 	}
 	defer release()
+	run := db.metrics.begin(ctx, "set the first limit")
 	defer func() {
-		if err != nil {
-			err = classify(ctx, broken(conn, err))
-		}
+		run.end(err)
+		err = db.metrics.failed(classify(ctx, broken(conn, err)))
 	}()
 	tx, err := conn.Begin(ctx)
 	if err != nil {

@@ -46,21 +46,22 @@ func (db *DB) writeRows(ctx context.Context, what, sql string, args []any, each 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), db.config.StatementTimeout+patience)
 	defer cancel()
 	for try := 0; ; try++ {
-		err := db.tryWriteRows(ctx, sql, args, each)
+		err := db.tryWriteRows(ctx, what, sql, args, each)
 		switch {
 		case err == nil:
 			return nil
 		case pgconn.SafeToRetry(err) && errors.Is(err, errBroken) && try < 2:
 			db.pool.Reset() // it was not sent; the other connections are most likely dead too
+			db.metrics.retries.Inc()
 		case errors.Is(err, ErrInDoubt):
-			return fmt.Errorf("%s: %w", what, err)
+			return fmt.Errorf("%s: %w", what, db.metrics.failed(err))
 		default:
-			return fmt.Errorf("%s: %w", what, classify(ctx, err))
+			return fmt.Errorf("%s: %w", what, db.metrics.failed(classify(ctx, err)))
 		}
 	}
 }
 
-func (db *DB) tryWriteRows(ctx context.Context, sql string, args []any, each func(pgx.Rows) error) error {
+func (db *DB) tryWriteRows(ctx context.Context, what, sql string, args []any, each func(pgx.Rows) error) error {
 	conn, release, err := db.acquire(ctx)
 	if err != nil {
 		return err
@@ -69,6 +70,7 @@ func (db *DB) tryWriteRows(ctx context.Context, sql string, args []any, each fun
 	db.trips.Add(1)
 	pg := conn.Conn().PgConn()
 	doubtless(pg)
+	run := db.metrics.begin(ctx, what)
 	rows, err := conn.Query(ctx, sql, args...)
 	if err == nil {
 		for rows.Next() && err == nil {
@@ -78,6 +80,7 @@ func (db *DB) tryWriteRows(ctx context.Context, sql string, args []any, each fun
 		err = errors.Join(err, rows.Err())
 	}
 	err = broken(conn, err)
+	run.end(err)
 	if doubtful(pg) || errors.Is(err, errBroken) && !pgconn.SafeToRetry(err) {
 		return fmt.Errorf("%w: %w", ErrInDoubt, errors.Join(ErrUnavailable, err))
 	}
