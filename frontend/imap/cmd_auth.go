@@ -27,15 +27,15 @@ func (capabilityCmd) run(_ context.Context, s *session) (imapwire.Code, error) {
 // others changed; the news at its end tell of it.
 type noopCmd struct{}
 
-func (noopCmd) run(_ context.Context, s *session) (imapwire.Code, error) {
-	return "", s.refresh()
+func (noopCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
+	return "", s.refresh(ctx)
 }
 
 // logoutCmd is LOGOUT (RFC 9051 §6.1.3).
 type logoutCmd struct{}
 
 func (logoutCmd) run(_ context.Context, s *session) (imapwire.Code, error) {
-	s.bye("", "Until next time")
+	s.bye(endLogout, "", "Until next time")
 	return "", nil
 }
 
@@ -49,7 +49,7 @@ func parseID(d *imapwire.Decoder) (command, error) {
 
 func (c idCmd) run(_ context.Context, s *session) (imapwire.Code, error) {
 	for _, f := range c.fields {
-		s.log.Debug("client", zap.String("field", f.Name), zap.String("value", f.Value))
+		s.log().Debug("client", zap.String("field", f.Name), zap.String("value", f.Value))
 	}
 	fields := []imapwire.IDField{{Name: "name", Value: s.server.cfg.Name}}
 	if v := s.server.cfg.Version; v != "" && s.state != notAuthenticated {
@@ -125,11 +125,13 @@ func (c loginCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if !s.canLogin() {
 		return "", errPrivacy
 	}
-	account, err := s.server.cfg.Auth.Login(ctx, auth.Attempt{Address: c.Username, Password: c.Password, Remote: s.remote})
+	account, err := s.server.cfg.Auth.Login(ctx, auth.Attempt{Address: c.Username, Password: c.Password, Remote: s.remote.Addr()})
 	if err != nil {
 		return "", s.loginFailed(err)
 	}
-	s.login(account)
+	if err := s.login(account); err != nil {
+		return "", err
+	}
 	return imapwire.CodeCapability(s.capabilities()), nil
 }
 
@@ -166,7 +168,7 @@ func (c authenticateCmd) run(ctx context.Context, s *session) (imapwire.Code, er
 	if mechanism.Plaintext && !s.canLogin() {
 		return "", errPrivacy
 	}
-	exchange, err := s.server.cfg.Auth.Start(c.mechanism, s.remote)
+	exchange, err := s.server.cfg.Auth.Start(c.mechanism, s.remote.Addr())
 	if err != nil {
 		return "", fmt.Errorf("start %s: %w", c.mechanism, err)
 	}
@@ -179,7 +181,9 @@ func (c authenticateCmd) run(ctx context.Context, s *session) (imapwire.Code, er
 	case err != nil:
 		return "", s.loginFailed(err)
 	}
-	s.login(account)
+	if err := s.login(account); err != nil {
+		return "", err
+	}
 	return imapwire.CodeCapability(s.capabilities()), nil
 }
 

@@ -222,7 +222,7 @@ var errCut = nof(imapwire.CodeUnavailable, "The connection ends")
 func (f *fetch) fail(err error) {
 	log := func(message string) {
 		id := int64(f.s.view.mailbox.ID())
-		f.s.log.Error(message, zap.Int64("mailbox", id), zap.Uint32("uid", f.m.uid), zap.Error(err))
+		f.s.log().Error(message, zap.Int64("mailbox", id), zap.Uint32("uid", f.m.uid), zap.Error(err))
 	}
 	var status *StatusError
 	switch {

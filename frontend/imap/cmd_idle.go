@@ -5,43 +5,78 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"starling/frontend/imapwire"
 )
 
-// idleCmd is IDLE (RFC 2177, RFC 9051 §6.3.13).
+// idleCmd is IDLE (RFC 2177 §3, RFC 9051 §6.3.13).
 type idleCmd struct{}
 
-func (idleCmd) run(_ context.Context, s *session) (imapwire.Code, error) {
-	if err := s.refresh(); err != nil {
+// idle is an IDLE under way. The session waits in it as it does between commands, so
+// that it holds as little; DONE ends it.
+type idle struct {
+	running
+
+	ends time.Time // when the client has sent nothing for too long
+}
+
+func (idleCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
+	if err := s.refresh(ctx); err != nil {
 		return "", err
 	}
 	s.enc.Continue("Idling")
-	ends := time.Now().Add(s.server.cfg.IdleTimeout)
-	for {
-		s.tellNews(newsWhole)
-		if s.over {
-			return "", nil
-		}
-		if err := s.enc.Release(); err != nil {
-			return "", err
-		}
-		wait := min(s.server.cfg.KeepAlive, time.Until(ends))
-		why, err := s.alarm.wait(alarmNews|alarmEnded|alarmShutdown, wait, s.dec.Wait)
-		switch {
-		case why&^alarmNews != 0:
-			s.farewell(why)
-			return "", nil
-		case why != 0:
-		case errors.Is(err, errTimeout) && time.Now().Before(ends):
-			s.enc.Status("", imapwire.OK, "", "Still here") // keeps address translators from forgetting us
-		case errors.Is(err, errTimeout):
-			s.bye(imapwire.CodeUnavailable, "Nothing was heard for too long")
-			return "", nil
-		case err != nil:
-			s.lost(err)
-			return "", nil
-		default:
-			return "", s.dec.Done()
-		}
+	s.idle = &idle{ends: time.Now().Add(s.server.cfg.IdleTimeout)}
+	s.recount()
+	s.tellNews(newsWhole)
+	return "", nil
+}
+
+// wokenInIdle goes on after a wait in IDLE.
+func (s *session) wokenInIdle(why alarmReason, err error) bool {
+	switch {
+	case why&^alarmNews != 0:
+		s.farewell(why)
+	case why != 0:
+		s.notify()
+	case errors.Is(err, errTimeout) && time.Now().Before(s.idle.ends):
+		s.enc.Status("", imapwire.OK, "", "Still here") // keeps address translators from forgetting us
+	case errors.Is(err, errTimeout):
+		s.bye(endTimeout, imapwire.CodeUnavailable, "Nothing was heard for too long")
+	case err != nil:
+		s.lost(err)
+	default:
+		return s.endIdle(s.dec.Done())
+	}
+	if s.over {
+		return s.endIdle(nil)
+	}
+	return true
+}
+
+// endIdle answers IDLE, if the connection goes on.
+func (s *session) endIdle(err error) bool {
+	r := s.idle.running
+	s.idle = nil
+	s.recount()
+	return s.complete(&r, newsWhole, "", err)
+}
+
+// notify tells the client in IDLE what is new, at once.
+func (s *session) notify() {
+	if s.view == nil {
+		return
+	}
+	s.tellNews(newsWhole)
+	if s.enc.Buffered() == 0 {
+		return // it was nothing that this client is told of
+	}
+	var span trace.Span
+	var commit time.Time
+	if s.enc.Flush() == nil {
+		s.server.metrics.notified(commit)
+	}
+	if span != nil {
+		span.End()
 	}
 }

@@ -29,7 +29,7 @@ func (c listCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if err := checkPatterns(c.args.Reference, c.args.Patterns...); err != nil {
 		return "", err
 	}
-	if err := s.beginStatus(c.args.Return.Status); err != nil {
+	if err := s.beginStatus(ctx, c.args.Return.Status); err != nil {
 		return "", err
 	}
 	list, err := s.account.List(ctx)

@@ -27,7 +27,7 @@ func parseStatus(d *imapwire.Decoder) (command, error) {
 }
 
 func (c statusCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
-	if err := s.beginStatus(c.items); err != nil {
+	if err := s.beginStatus(ctx, c.items); err != nil {
 		return "", err
 	}
 	name := mailstore.CleanName(c.name)
@@ -46,7 +46,7 @@ func (c statusCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 // beginStatus does what comes before any STATUS response: asking for the highest
 // modseq shows that the client knows CONDSTORE (RFC 7162 §3.1), and the selected
 // mailbox is brought wholly up to date, so that both say the same of it.
-func (s *session) beginStatus(items []string) error {
+func (s *session) beginStatus(ctx context.Context, items []string) error {
 	if items == nil {
 		return nil
 	}
@@ -56,7 +56,7 @@ func (s *session) beginStatus(items []string) error {
 	if s.view == nil {
 		return nil
 	}
-	if err := s.refresh(); err != nil {
+	if err := s.refresh(ctx); err != nil {
 		return fmt.Errorf("status of the selected mailbox: %w", err)
 	}
 	if !s.view.mailbox.Gone() {

@@ -3,9 +3,9 @@ package imap
 import (
 	"context"
 	"errors"
-	"io"
+	"time"
 
-	"go.uber.org/zap"
+	"go.opentelemetry.io/otel/trace"
 
 	"starling/frontend/imapwire"
 )
@@ -96,9 +96,18 @@ func bare(c command) func(*imapwire.Decoder) (command, error) {
 	return func(d *imapwire.Decoder) (command, error) { return c, d.End() }
 }
 
+// running is a command under way.
+type running struct {
+	tag, name string
+	row       spec
+	began     time.Time
+	span      trace.Span // nil without traces
+}
+
 // runCommand reads one command, runs it, and answers it. It reports whether the
 // connection can go on.
 func (s *session) runCommand() bool {
+	s.counts.commands++
 	tag, name, err := s.dec.Command()
 	s.command = name
 	var cmd command
@@ -115,59 +124,89 @@ func (s *session) runCommand() bool {
 	if err != nil {
 		return s.refuse(err)
 	}
-	code, err := cmd.run(s.ctx, s)
-	if row.reads {
-		if skip := s.backInStep(); skip != nil {
-			if errors.Is(skip, imapwire.ErrSkipLimit) {
-				s.answer(tag, name, code, err)
-			}
-			return s.outOfStep(skip)
-		}
+	r := running{tag: tag, name: name, row: row, began: time.Now()}
+	ctx := s.ctx
+	if t := s.server.tracer; t != nil {
+		ctx, r.span = t.command(ctx, name)
 	}
+	code, err := cmd.run(ctx, s)
+	if s.idle != nil && !s.over {
+		endSpan(r.span, imapwire.OK, "") // what comes is the commits' that are told of
+		r.span = nil
+		s.idle.running = r
+		return true
+	}
+	s.idle = nil
 	which := row.news
 	if c, ok := cmd.(held); ok {
 		which = c.news()
 	}
+	return s.complete(&r, which, code, err)
+}
+
+// complete brings a command that has run to its end.
+func (s *session) complete(r *running, which news, code imapwire.Code, err error) bool {
+	if r.row.reads && !s.over {
+		if skip := s.backInStep(); skip != nil {
+			if errors.Is(skip, imapwire.ErrSkipLimit) {
+				s.answer(r, code, err)
+			} else {
+				s.unanswered(r)
+			}
+			return s.outOfStep(skip)
+		}
+	}
 	s.tellNews(which)
-	if s.enc.Err() != nil {
-		s.log.Debug("connection lost", zap.String("command", name), zap.Error(s.enc.Err()))
+	if err := s.enc.Err(); err != nil {
+		s.unanswered(r)
+		return s.lost(err)
+	}
+	if s.over && r.name != "LOGOUT" {
+		s.unanswered(r) // BYE was said in place of an answer
 		return false
 	}
-	if s.over && name != "LOGOUT" {
-		return false // BYE was said in place of an answer
-	}
-	s.answer(tag, name, code, err)
+	s.answer(r, code, err)
 	return s.afterwards()
+}
+
+// unanswered counts a command in whose place the connection ends.
+func (s *session) unanswered(r *running) {
+	s.server.metrics.command(r.name, imapwire.BYE, r.began)
+	endSpan(r.span, imapwire.BYE, "")
 }
 
 // afterwards does what has to wait until a command is answered. It reports
 // whether the connection can go on.
 func (s *session) afterwards() bool {
 	if s.hangUp {
-		s.bye("", "Too many failed logins")
-		return false
+		return s.bye(endProtocol, "", "Too many failed logins")
 	}
+	s.recount()
 	if !s.upgrade {
-		return true
+		return !s.over
 	}
 	if err := s.startTLS(); err != nil {
-		s.log.Debug("connection lost", zap.String("command", s.command), zap.Error(err))
+		s.lost(err)
+		s.ending = endProtocol
 		return false
 	}
 	return true
 }
 
 // answer writes the tagged response.
-func (s *session) answer(tag, name string, code imapwire.Code, err error) {
+func (s *session) answer(r *running, code imapwire.Code, err error) {
+	status := StatusError{Status: imapwire.OK}
 	if err != nil {
-		status := s.statusOf(err)
+		status = *s.statusOf(err)
 		if highest := s.takeHighest(); highest != "" { // a tagged NO says something else
 			s.enc.Status("", imapwire.OK, highest, "Changes up to here were told")
 		}
-		s.enc.Status(tag, status.Status, status.Code, status.Text)
-		return
+		s.enc.Status(r.tag, status.Status, status.Code, status.Text)
+	} else {
+		s.enc.Status(r.tag, imapwire.OK, s.tellHighest(code), r.name+" completed")
 	}
-	s.enc.Status(tag, imapwire.OK, s.tellHighest(code), name+" completed")
+	s.server.metrics.command(r.name, status.Status, r.began)
+	endSpan(r.span, status.Status, status.Code)
 }
 
 // maxGarbage is how many lines without so much as a tag a client may send.
@@ -182,14 +221,14 @@ func (s *session) refuse(err error) bool {
 	}
 	status := s.statusOf(err)
 	s.enc.Status(s.dec.Tag(), status.Status, status.Code, status.Text)
+	s.server.metrics.command(s.command, status.Status, time.Time{})
 	if skip != nil {
 		return s.outOfStep(skip)
 	}
 	if s.dec.Tag() == "" {
 		s.garbage++
 		if s.garbage >= maxGarbage {
-			s.bye("", "This is not IMAP")
-			return false
+			return s.bye(endProtocol, "", "This is not IMAP")
 		}
 	}
 	return true
@@ -208,22 +247,12 @@ func (s *session) backInStep() error {
 	return nil
 }
 
-// lost ends a session whose client is gone.
-func (s *session) lost(err error) {
-	if !errors.Is(err, io.EOF) {
-		s.log.Debug("connection lost", zap.String("command", s.command), zap.Error(err))
-	}
-	s.over = true
-}
-
 // outOfStep ends a connection on which the next command cannot be found. It returns false.
 func (s *session) outOfStep(err error) bool {
 	if errors.Is(err, imapwire.ErrSkipLimit) {
-		s.bye(imapwire.CodeTooBig, "There is too much to skip")
-	} else {
-		s.log.Debug("connection lost", zap.String("command", s.command), zap.Error(err))
+		return s.bye(endProtocol, imapwire.CodeTooBig, "There is too much to skip")
 	}
-	return false
+	return s.lost(err)
 }
 
 func badState(name string, allowed, now state) error {

@@ -184,7 +184,7 @@ func (f *fetch) markSeen(ctx context.Context) {
 		View: v.snap, UIDs: uids, Mode: mailstore.AddFlags, Flags: mailstore.FlagSet{System: metadata.Seen},
 	})
 	if err != nil {
-		f.s.log.Warn("messages not marked as seen", zap.Error(err))
+		f.s.log().Warn("messages not marked as seen", zap.Error(err))
 		f.marks = false // the next batches would wait for the same
 		return
 	}

@@ -23,11 +23,11 @@ func BenchmarkIdleMemory(b *testing.B) {
 		b.Run(map[bool]string{false: "plain", true: "tls"}[secure], func(b *testing.B) {
 			c := newCluster(b, 1, clusterOptions{})
 			c.account(b, "ann@example.org", metadata.Quota{})
-			idle(b, c, secure) // what the first costs is no part of it
+			beginIdle(b, c, secure) // what the first costs is no part of it
 			for b.Loop() {
 				before := memoryNow()
 				for range idleSessions {
-					idle(b, c, secure)
+					beginIdle(b, c, secure)
 				}
 				after := memoryNow()
 				b.ReportMetric(float64(after.HeapInuse-before.HeapInuse)/idleSessions, "heap-B/session")
@@ -44,8 +44,8 @@ func memoryNow() (m runtime.MemStats) {
 	return m
 }
 
-// idle opens a connection and brings it into IDLE, until the benchmark ends.
-func idle(b *testing.B, c *cluster, secure bool) {
+// beginIdle opens a connection and brings it into IDLE, until the benchmark ends.
+func beginIdle(b *testing.B, c *cluster, secure bool) {
 	b.Helper()
 	var conn net.Conn
 	var err error

@@ -108,7 +108,7 @@ func (f *fetch) decode(ctx context.Context, p *piece, w io.Writer) error {
 	fed := make(chan struct{})
 	go func() {
 		defer close(fed)
-		err := guard(f.s.log, "read part", func() error { return f.m.body.ReadRange(ctx, feed, p.off, p.n) })
+		err := f.s.guard("read part", func() error { return f.m.body.ReadRange(ctx, feed, p.off, p.n) })
 		_ = feed.CloseWithError(err) // always nil
 	}()
 	_, err = io.Copy(w, decoded)

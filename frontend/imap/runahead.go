@@ -72,7 +72,7 @@ func (a *runAhead) fill(ctx context.Context) {
 			m.ready = make(chan struct{})
 			a.fetching.Go(func() {
 				defer close(m.ready)
-				m.err = guard(a.f.s.log, "read ahead", func() error {
+				m.err = a.f.s.guard("read ahead", func() error {
 					return m.body.ReadRange(ctx, io.Discard, p.off, min(p.n, aheadPart))
 				})
 			})

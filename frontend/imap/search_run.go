@@ -35,7 +35,7 @@ const (
 // small columns, then summaries, then the messages themselves.
 type search struct {
 	*searchPlan
-	log   *zap.Logger
+	s     *session
 	found []uint32 // UIDs
 	open  []uint32 // UIDs, rising, of messages that are not decided yet
 }
@@ -203,7 +203,7 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 		readers.Go(func() {
 			var summary mail.Summary
 			for i := range next {
-				err := guard(r.log, "search a message", func() (err error) {
+				err := r.s.guard("search a message", func() (err error) {
 					verdicts[i], err = r.look(ctx, &rows[i], &summary)
 					return err
 				})
@@ -248,7 +248,7 @@ func (r *search) look(ctx context.Context, row *metadata.Message, summary *mail.
 }
 
 func (r *search) leaveOut(c *candidate, err error) {
-	r.log.Error("message left out of a search",
+	r.s.log().Error("message left out of a search",
 		zap.Int64("mailbox", int64(r.view.mailbox.ID())), zap.Uint32("uid", c.uid), zap.Error(err))
 }
 

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"starling/frontend/auth"
@@ -23,6 +25,11 @@ type Config struct {
 	Auth  *auth.Authenticator
 	Log   *zap.Logger
 
+	// Metrics is where the figures are registered; nil: nowhere.
+	Metrics prometheus.Registerer
+	// Traces makes the spans of commands and notifications; nil: there are none.
+	Traces trace.TracerProvider
+
 	// TLS is what STARTTLS and implicit TLS use; nil: neither is offered.
 	TLS *tls.Config
 	// Handshake runs the TLS handshake of a connection, and may count it; nil: it just runs.
@@ -33,6 +40,8 @@ type Config struct {
 	Name, Version string
 
 	MaxConnections int           // at the same time; 50,000
+	MaxPerAccount  int           // sessions of one account that are logged in here at the same time; 0: no limit
+	MaxPerTenant   int           // sessions of one tenant's accounts likewise; 0: no limit
 	LoginTimeout   time.Duration // for a connection to log in, whatever it sends meanwhile; 1 min
 	IdleTimeout    time.Duration // between commands; 30 min, the least that RFC 9051 §5.4 allows
 	ReadTimeout    time.Duration // for the next bytes inside of a command; 2 min
@@ -64,7 +73,10 @@ func (c *Config) setDefaults() {
 
 // Server serves IMAP. It is safe for use by several goroutines.
 type Server struct {
-	cfg Config
+	cfg     Config
+	metrics *metrics
+	tracer  *tracer // nil: no traces
+	logins  *logins
 
 	stopping chan struct{} // closed by Shutdown
 
@@ -78,7 +90,11 @@ type Server struct {
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
 	cfg.setDefaults()
-	return &Server{cfg: cfg, sessions: make(map[*session]struct{}), stopping: make(chan struct{})}
+	return &Server{
+		cfg: cfg, metrics: newMetrics(cfg.Metrics), tracer: newTracer(cfg.Traces),
+		logins:   newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant),
+		sessions: make(map[*session]struct{}), stopping: make(chan struct{}),
+	}
 }
 
 // Serve answers the connections of l until Shutdown closes it. implicitTLS says
@@ -135,23 +151,28 @@ func isPassing(err error) bool {
 
 // begin starts a session, or turns the connection away.
 func (srv *Server) begin(conn net.Conn, implicitTLS bool) {
-	s := newSession(srv, conn, implicitTLS)
 	srv.mu.Lock()
-	full := len(srv.sessions) >= srv.cfg.MaxConnections
-	if !full && !srv.closing {
-		srv.sessions[s] = struct{}{}
-		srv.served.Go(func() {
-			s.serve()
-			srv.mu.Lock()
-			delete(srv.sessions, s)
-			srv.mu.Unlock()
-		})
-		srv.mu.Unlock()
+	defer srv.mu.Unlock()
+	if srv.closing || len(srv.sessions) >= srv.cfg.MaxConnections {
+		srv.metrics.refused[overNode].Inc()
+		srv.served.Go(func() { turnAway(conn, implicitTLS) })
 		return
 	}
-	srv.mu.Unlock()
+	s := newSession(srv, conn, implicitTLS)
+	srv.sessions[s] = struct{}{}
+	srv.served.Go(func() {
+		s.serve()
+		srv.mu.Lock()
+		delete(srv.sessions, s)
+		srv.mu.Unlock()
+	})
+}
+
+// turnAway says why there is no room, and closes the connection. It may have to wait a
+// moment for a PROXY header.
+func turnAway(conn net.Conn, implicitTLS bool) {
 	if !implicitTLS {
-		_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the connection is given up either way
+		_ = conn.SetDeadline(time.Now().Add(time.Second)) // the connection is given up either way
 		_, _ = conn.Write([]byte("* BYE [UNAVAILABLE] Too many connections here, try again\r\n"))
 	}
 	_ = conn.Close() // it was never used
@@ -217,14 +238,14 @@ func closeListener(l net.Listener) error {
 // claimLater takes the new messages of a view as recent for this server's
 // sessions, so that no other tells of them; nobody waits for it.
 func (srv *Server) claimLater(s *session) {
-	log, mailbox, snap := s.log, s.view.mailbox, s.view.snap
+	mailbox, snap := s.view.mailbox, s.view.snap
 	srv.served.Go(func() {
-		err := guard(log, "claim recent messages", func() error {
+		err := s.guard("claim recent messages", func() error {
 			_, _, err := mailbox.ClaimRecent(context.Background(), snap)
 			return err
 		})
 		if err != nil {
-			log.Debug("recent messages not claimed", zap.Error(err))
+			s.log().Debug("recent messages not claimed", zap.Error(err))
 		}
 	})
 }

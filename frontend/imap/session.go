@@ -32,18 +32,19 @@ const (
 )
 
 // session is one connection. All of it belongs to the goroutine that serves
-// the connection, but for alarm, socket and cancel.
+// the connection, one at a time, but for alarm, socket and cancel.
 type session struct {
 	server *Server
-	log    *zap.Logger
 	conn   net.Conn
 	socket net.Conn // under conn, whatever that has become; it never changes
-	remote netip.Addr
+	remote netip.AddrPort
 	dec    *imapwire.Decoder
 	enc    *imapwire.Encoder
 	alarm  alarm
 	ctx    context.Context //nolint:containedctx // the connection's life, which cancel ends; commands are given it
 	cancel context.CancelFunc
+	does   activity // as it is counted
+	counts counts
 
 	loginBy time.Time // when the connection ends unless it is logged in
 	secure  bool      // TLS
@@ -51,6 +52,7 @@ type session struct {
 	enabled extensions
 	account *mailstore.Account // nil before the login
 	view    *view              // nil unless selected
+	idle    *idle              // nil unless IDLE runs
 	command string             // the one that runs, for logs
 	failed  int                // logins
 	garbage int                // lines without a tag
@@ -58,6 +60,13 @@ type session struct {
 	upgrade bool               // to TLS, once STARTTLS is answered
 	hangUp  bool               // once the command is answered
 	over    bool               // the connection ends; what is to be said of it was said
+	ending  ending             // why it does
+}
+
+// counts is what a session's last line in the log tells.
+type counts struct {
+	commands       int
+	received, sent int64 // bytes, inside of TLS
 }
 
 // maxFailedLogins is how many wrong passwords one connection may try.
@@ -67,10 +76,6 @@ func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 	s := &session{server: srv, conn: conn, socket: conn, state: notAuthenticated, secure: implicitTLS}
 	s.loginBy = time.Now().Add(srv.cfg.LoginTimeout)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if addr, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
-		s.remote = addr.Addr().Unmap()
-	}
-	s.log = srv.cfg.Log.With(zap.Stringer("remote", conn.RemoteAddr()))
 	if implicitTLS {
 		s.conn = tls.Server(conn, srv.cfg.TLS)
 	}
@@ -78,7 +83,36 @@ func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 	s.dec = imapwire.NewDecoder(input{s}, imapwire.Limits{})
 	s.dec.Continue = s.invite
 	s.enc = imapwire.NewEncoder(output{s})
+	srv.metrics.sessions[s.does].Add(1)
 	return s
+}
+
+// log is the log for what concerns this session. It is made when there is something
+// to say, because a session that only waits should hold no more than it must.
+func (s *session) log() *zap.Logger {
+	fields := append(make([]zap.Field, 0, 2), zap.Stringer("remote", s.remote))
+	if s.account != nil {
+		fields = append(fields, zap.String("account", s.account.Row().Name))
+	}
+	return s.server.cfg.Log.WithLazy(fields...)
+}
+
+// recount has the figures tell what the session does now.
+func (s *session) recount() {
+	does := beforeTheLogin
+	switch {
+	case s.idle != nil:
+		does = inIdle
+	case s.state == selected:
+		does = withMailbox
+	case s.state == authenticated:
+		does = withoutMailbox
+	}
+	if does != s.does {
+		s.server.metrics.sessions[s.does].Add(-1)
+		s.server.metrics.sessions[does].Add(1)
+		s.does = does
+	}
 }
 
 // input reads from the connection. Inside of a command the client has
@@ -100,7 +134,10 @@ func (in input) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return in.conn.Read(p)
+	n, err := in.conn.Read(p)
+	in.counts.received += int64(n)
+	in.server.metrics.received.Add(float64(n))
+	return n, err
 }
 
 func (a *alarm) isWaiting() bool {
@@ -116,7 +153,10 @@ func (out output) Write(p []byte) (int, error) {
 	if err := out.conn.SetWriteDeadline(time.Now().Add(out.server.cfg.WriteTimeout)); err != nil {
 		return 0, err
 	}
-	return out.conn.Write(p)
+	n, err := out.conn.Write(p)
+	out.counts.sent += int64(n)
+	out.server.metrics.sent.Add(float64(n))
+	return n, err
 }
 
 // invite asks the client for a literal (RFC 9051 §7.6).
@@ -137,22 +177,40 @@ func (s *session) serve() {
 	defer s.close()
 	defer func() {
 		if bug := recover(); bug != nil {
-			s.log.Error("panic", zap.String("command", s.command), zap.Any("bug", bug), zap.ByteString("stack", debug.Stack()))
+			s.ending = endOfOurDoing
+			s.server.metrics.panics.Inc()
+			s.log().Error("panic", zap.String("command", s.command), zap.Any("bug", bug), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
-	if err := s.handshake(); err != nil {
-		s.log.Debug("handshake", zap.Error(err))
+	if err := s.greet(); err != nil {
+		s.ending = endProtocol
+		s.log().Debug("handshake", zap.Error(err))
 		return
 	}
-	s.enc.Status("", imapwire.OK, imapwire.CodeCapability(s.capabilities()), s.server.cfg.Name+" ready")
 	for !s.over {
 		if !s.next() {
 			break
 		}
 	}
 	if err := s.enc.Flush(); err != nil {
-		s.log.Debug("last words", zap.Error(err))
+		s.log().Debug("last words", zap.Error(err))
 	}
+}
+
+// greet begins the conversation. Where a PROXY header comes first, asking for the
+// client's address waits for it.
+func (s *session) greet() error {
+	if err := s.socket.SetReadDeadline(s.loginBy); err != nil {
+		return err
+	}
+	if addr, err := netip.ParseAddrPort(s.socket.RemoteAddr().String()); err == nil {
+		s.remote = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	}
+	if err := s.handshake(); err != nil {
+		return err
+	}
+	s.enc.Status("", imapwire.OK, imapwire.CodeCapability(s.capabilities()), s.server.cfg.Name+" ready")
+	return nil
 }
 
 func (s *session) handshake() error {
@@ -162,63 +220,97 @@ func (s *session) handshake() error {
 	}
 	ctx, cancel := context.WithDeadline(s.ctx, s.loginBy)
 	defer cancel()
-	if err := s.server.cfg.Handshake(ctx, conn); err != nil {
+	if err := conn.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	return nil
 }
 
 func (s *session) close() {
+	if s.ctx.Err() != nil {
+		s.ending = endShutdown // it was cut off
+	}
+	s.server.metrics.disconnects[s.ending].Inc()
+	if s.account != nil {
+		s.log().Debug("session ended", zap.String("reason", endings[s.ending]), zap.Int("commands", s.counts.commands),
+			zap.Int64("received", s.counts.received), zap.Int64("sent", s.counts.sent))
+	}
 	s.deselect()
 	if s.account != nil {
+		row := s.account.Row()
 		s.account.Close()
+		s.server.logins.leave(&row)
 	}
+	s.server.metrics.sessions[s.does].Add(-1)
 	s.cancel()
 	_ = s.enc.Release() // what could not be sent has nobody to hear it
 	_ = s.conn.Close()
 	s.dec.Release()
 }
 
-// next waits for a command and runs it. It reports whether there may be another.
+// next waits for what the client sends, or for an alarm, and does what it asks for. It
+// reports whether there may be more.
 func (s *session) next() bool {
 	if len(s.dec.Buffered()) == 0 {
 		if err := s.enc.Release(); err != nil {
-			return false
+			return s.lost(err)
 		}
 	}
-	timeout := s.server.cfg.IdleTimeout
-	if s.state == notAuthenticated {
-		timeout = time.Until(s.loginBy)
+	heed, timeout := s.patience()
+	why, err := s.alarm.wait(heed, timeout, s.dec.Wait)
+	if s.idle != nil {
+		return s.wokenInIdle(why, err)
 	}
-	why, err := s.alarm.wait(alarmEnded|alarmShutdown, timeout, s.dec.Wait)
+	return s.woken(why, err)
+}
+
+// patience is what ends a wait, and how long it may last.
+func (s *session) patience() (heed alarmReason, timeout time.Duration) {
+	switch {
+	case s.idle != nil:
+		return alarmNews | alarmEnded | alarmShutdown, min(s.server.cfg.KeepAlive, time.Until(s.idle.ends))
+	case s.state == notAuthenticated:
+		return alarmEnded | alarmShutdown, time.Until(s.loginBy)
+	default:
+		return alarmEnded | alarmShutdown, s.server.cfg.IdleTimeout
+	}
+}
+
+// woken goes on after a wait between commands.
+func (s *session) woken(why alarmReason, err error) bool {
 	switch {
 	case why != 0:
-		s.farewell(why)
-		return false
+		return s.farewell(why)
 	case errors.Is(err, errTimeout):
-		s.bye(imapwire.CodeUnavailable, "Nothing was heard for too long")
-		return false
+		return s.bye(endTimeout, imapwire.CodeUnavailable, "Nothing was heard for too long")
 	case err != nil:
-		if !errors.Is(err, io.EOF) {
-			s.log.Debug("connection lost", zap.Error(err))
-		}
-		return false
+		return s.lost(err)
 	}
 	return s.runCommand()
 }
 
 // farewell says BYE for one of the reasons for which a session is ended.
-func (s *session) farewell(why alarmReason) {
+func (s *session) farewell(why alarmReason) bool {
 	if why&alarmEnded != 0 {
-		s.bye(imapwire.CodeExpired, "This login is no longer valid")
-		return
+		return s.bye(endLogin, imapwire.CodeExpired, "This login is no longer valid")
 	}
-	s.bye(imapwire.CodeUnavailable, "The server stops here, please connect again")
+	return s.bye(endShutdown, imapwire.CodeUnavailable, "The server stops here, please connect again")
 }
 
-func (s *session) bye(code imapwire.Code, text string) {
+// bye tells the client that the connection ends. It returns false, as all do that end it.
+func (s *session) bye(why ending, code imapwire.Code, text string) bool {
 	s.enc.Status("", imapwire.BYE, code, text)
-	s.over = true
+	s.over, s.ending = true, why
+	return false
+}
+
+// lost ends a session whose client is gone, or with which it cannot be gone on.
+func (s *session) lost(err error) bool {
+	if !errors.Is(err, io.EOF) {
+		s.log().Debug("connection lost", zap.String("command", s.command), zap.Error(err))
+	}
+	s.over, s.ending = true, endClient
+	return false
 }
 
 // deselect closes the selected mailbox, if there is one.
@@ -226,16 +318,22 @@ func (s *session) deselect() {
 	if s.view == nil {
 		return
 	}
+	s.view.dropKept()
 	s.view.mailbox.Close()
 	s.view = nil
 	s.state = authenticated
 }
 
-// login makes the session one of account.
-func (s *session) login(account metadata.Account) {
+// login makes the session one of account, unless that is over a limit.
+func (s *session) login(account metadata.Account) error {
+	if over, ok := s.server.logins.admit(&account); !ok {
+		s.server.metrics.refused[over].Inc()
+		s.log().Info("login over the limit", zap.String("account", account.Name), zap.String("of", refusals[over]))
+		return errTooManySessions
+	}
 	s.account = s.server.cfg.Store.Account(account, func() { s.alarm.ring(alarmEnded) })
 	s.state = authenticated
 	s.failed = 0
-	s.log = s.log.With(zap.String("account", account.Name))
-	s.log.Info("login", zap.Bool("tls", s.secure))
+	s.log().Info("login", zap.Bool("tls", s.secure))
+	return nil
 }

@@ -80,11 +80,11 @@ func (s *session) statusOf(err error) *StatusError {
 	for _, known := range sentinels {
 		if errors.Is(err, known.err) {
 			if known.code == imapwire.CodeUnavailable || known.code == imapwire.CodeCorruption {
-				s.log.Warn("command refused", zap.String("command", s.command), zap.Error(err))
+				s.log().Warn("command refused", zap.String("command", s.command), zap.Error(err))
 			}
 			return nof(known.code, "%s", known.text)
 		}
 	}
-	s.log.Error("command failed", zap.String("command", s.command), zap.Error(err))
+	s.log().Error("command failed", zap.String("command", s.command), zap.Error(err))
 	return nof(imapwire.CodeServerBug, "Internal error, noted in the server's log")
 }

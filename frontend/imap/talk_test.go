@@ -114,7 +114,9 @@ func (n *testNode) connect(t testing.TB, enabled ...extensions) *talk {
 	t.Helper()
 	client, server := net.Pipe()
 	s := newSession(n.server, server, false)
-	s.login(n.account)
+	if err := s.login(n.account); err != nil {
+		t.Fatal(err)
+	}
 	for _, which := range enabled {
 		s.enable(which)
 	}

@@ -2,6 +2,7 @@ package imap
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ func (s *session) tellNews(which news) {
 	}
 	if s.view.mailbox.Gone() {
 		// Its number cannot be taken from a client that has it selected (RFC 2180 §3.3).
-		s.bye(imapwire.CodeNonExistent, "The selected mailbox was deleted")
+		s.bye(endMailbox, imapwire.CodeNonExistent, "The selected mailbox was deleted")
 		return
 	}
 	s.update(s.view.mailbox.Snapshot(), which == newsWhole, nil)
@@ -27,11 +28,11 @@ func (s *session) tellNews(which news) {
 
 // refresh asks PostgreSQL for the state of the selected mailbox; what is new is
 // told by the update that follows.
-func (s *session) refresh() error {
+func (s *session) refresh(ctx context.Context) error {
 	if s.view == nil {
 		return nil
 	}
-	if _, err := s.view.mailbox.Refresh(s.ctx); err != nil && !errors.Is(err, metadata.ErrNoMailbox) {
+	if _, err := s.view.mailbox.Refresh(ctx); err != nil && !errors.Is(err, metadata.ErrNoMailbox) {
 		return err
 	}
 	return nil // that it was deleted is told by tellNews
