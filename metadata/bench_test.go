@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 
 	"starling/metadata"
 	"starling/metadata/metadatatest"
@@ -45,6 +48,23 @@ func BenchmarkMailbox(b *testing.B) {
 			}
 			b.Run("collect-1000", h.collect)
 			b.Run("named", h.named)
+		})
+	}
+}
+
+// BenchmarkMeasure is what metrics and traces add to each statement.
+func BenchmarkMeasure(b *testing.B) {
+	for name, provider := range map[string]trace.TracerProvider{
+		"no-traces":   nil,
+		"not-sampled": sdk.NewTracerProvider(sdk.WithSampler(sdk.NeverSample())),
+		"sampled":     sdk.NewTracerProvider(),
+	} {
+		b.Run(name, func(b *testing.B) {
+			db := metadatatest.Open(b, func(c *metadata.Config) { c.Metrics, c.Traces = prometheus.NewRegistry(), provider })
+			b.ReportAllocs()
+			for b.Loop() {
+				db.Measure(b.Context(), "log in")
+			}
 		})
 	}
 }

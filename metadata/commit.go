@@ -250,6 +250,9 @@ func (db *DB) trySend(ctx context.Context, p *plan) answer {
 
 // refusedOrLost leaves out the errors that are answers.
 func refusedOrLost(err error) error {
+	if err == nil {
+		return nil // before anything is allocated
+	}
 	var refused *pgconn.PgError
 	if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &refused) && refused.Code == refusalCode {
 		return nil

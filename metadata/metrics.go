@@ -174,6 +174,9 @@ func (r running) end(err error) {
 
 // failed counts an error that a caller gets, and returns it.
 func (m *metrics) failed(err error) error {
+	if err == nil {
+		return nil // before anything is allocated
+	}
 	if class := classOf(err); class != "" {
 		m.errors[class].Inc()
 	}
@@ -185,7 +188,7 @@ func (m *metrics) failed(err error) error {
 func classOf(err error) string {
 	var refused *pgconn.PgError
 	switch {
-	case err == nil || errors.Is(err, ErrExists) || errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrExists) || errors.Is(err, context.Canceled):
 		return ""
 	case errors.Is(err, ErrInDoubt):
 		return classInDoubt
