@@ -75,7 +75,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().StringP("config", "c", "", "configuration file (YAML); settings may also stand in the environment: see starling config")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		newServe(), newDev(), newMigrate(), newConfigCmd(), newVersion(),
+		newServe(), newDev(), newMigrate(), newHealth(), newConfigCmd(), newVersion(),
 		newTenant(), newDomain(), newAccount(), newImport(), newGC(),
 	)
 	return root
