@@ -70,6 +70,7 @@ func (b *Body) ReadRange(ctx context.Context, w io.Writer, off, n int64) error {
 		if whole {
 			crc = crc32.Update(crc, castagnoli, plain)
 			if i == last && crc != b.ext.CRC {
+				b.c.opts.Corrupt()
 				return fmt.Errorf("read %s: %w: CRC of the message", b.name, blobstore.ErrCorrupt)
 			}
 		}
@@ -158,6 +159,7 @@ func (b *Body) frame(ctx context.Context, i int) ([]byte, error) {
 			return nil, err
 		}
 	}
+	b.c.opts.Corrupt()
 	return nil, fmt.Errorf("%w: frame %d: %w", blobstore.ErrCorrupt, i, err)
 }
 

@@ -28,6 +28,8 @@ type Options struct {
 	ReadAhead int
 	// Concurrency is how many frames are compressed or decompressed at the same time. Default GOMAXPROCS.
 	Concurrency int
+	// Corrupt is called when the bytes of an object are not those that were stored, read for the second time. Default: nothing.
+	Corrupt func()
 }
 
 const (
@@ -53,6 +55,9 @@ func New(opts Options) (*Codec, error) {
 	opts.Whole = cmp.Or(opts.Whole, 512<<10)
 	opts.ReadAhead = cmp.Or(opts.ReadAhead, 2<<20)
 	opts.Concurrency = cmp.Or(opts.Concurrency, runtime.GOMAXPROCS(0))
+	if opts.Corrupt == nil {
+		opts.Corrupt = func() {}
+	}
 	if opts.FrameSize < minFrame || opts.FrameSize > maxFrame {
 		return nil, fmt.Errorf("codec: frame size %d is not between %d and %d", opts.FrameSize, minFrame, maxFrame)
 	}

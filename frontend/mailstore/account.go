@@ -3,6 +3,7 @@ package mailstore
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"starling/events"
 	"starling/metadata"
@@ -10,9 +11,10 @@ import (
 
 // Account is an account as one session uses it.
 type Account struct {
-	store *Store
-	row   metadata.Account
-	ended func()
+	store  *Store
+	row    metadata.Account
+	ended  func()
+	traced atomic.Int64 // Unix nanoseconds of TraceUntil; 0: none
 }
 
 // Account begins a session of the account. Close ends it. ended is called, at
@@ -20,6 +22,7 @@ type Account struct {
 // changed, so that the session has to end; it must not wait for anything.
 func (s *Store) Account(row metadata.Account, ended func()) *Account {
 	a := &Account{store: s, row: row, ended: ended}
+	a.setTraced(row.TraceUntil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.residentOf(row.ID).sessions[a] = struct{}{}
@@ -62,7 +65,7 @@ func (a *Account) Create(ctx context.Context, name string, specialUse []string) 
 	if err != nil {
 		return metadata.Mailbox{}, err
 	}
-	a.listChanged(done)
+	a.listChanged(ctx, done)
 	return done.Mailbox, nil
 }
 
@@ -77,11 +80,11 @@ func (a *Account) Delete(ctx context.Context, name string) (metadata.Mailbox, er
 	if b := a.store.lookup(ref); b != nil {
 		b.setGone()
 	}
-	a.listChanged(done)
-	a.store.publish(events.Event{
+	a.listChanged(ctx, done)
+	a.store.publish(a.store.cause(ctx).stamp(events.Event{
 		Account: int64(ref.Account), Mailbox: int64(ref.Mailbox), Kind: events.Changed,
 		ModSeq: done.Mailbox.ModSeq, Epoch: done.Mailbox.Epoch,
-	})
+	}))
 	return done.Mailbox, nil
 }
 
@@ -96,7 +99,7 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	a.listChanged(done)
+	a.listChanged(ctx, done)
 	return nil
 }
 
@@ -130,7 +133,7 @@ func (a *Account) Subscribe(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	a.listChanged(done)
+	a.listChanged(ctx, done)
 	return nil
 }
 
@@ -140,12 +143,12 @@ func (a *Account) Unsubscribe(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	a.listChanged(done)
+	a.listChanged(ctx, done)
 	return nil
 }
 
-func (a *Account) listChanged(done metadata.ListChange) {
-	a.store.publish(events.Event{Account: int64(a.row.ID), Kind: events.List, ModSeq: done.ListSeq})
+func (a *Account) listChanged(ctx context.Context, done metadata.ListChange) {
+	a.store.publish(a.store.cause(ctx).stamp(events.Event{Account: int64(a.row.ID), Kind: events.List, ModSeq: done.ListSeq}))
 }
 
 // hold is the box of the mailbox name. The name may have been given to another
@@ -165,7 +168,7 @@ func (a *Account) holdAnew(ctx context.Context, name string) (b *box, fresh bool
 	if err != nil {
 		return nil, false, err
 	}
-	b, fresh, err = a.store.hold(ctx, metadata.BoxRef{Account: a.row.ID, Mailbox: row.ID})
+	b, fresh, err = a.store.hold(ctx, metadata.BoxRef{Account: a.row.ID, Mailbox: row.ID}, &row)
 	if err != nil || fresh || b.current.Load().row.Name == name {
 		return b, fresh, err
 	}

@@ -122,7 +122,7 @@ func BenchmarkMailbox(b *testing.B) {
 	ref := mine.box.ref
 	b.Run("open/100000/cold", func(b *testing.B) {
 		for b.Loop() {
-			box := newBox(x.Store, ref)
+			box := newBox(x.Store, ref, mine.Snapshot().Mailbox())
 			if err := box.refresh(b.Context()); err != nil || box.current.Load().Len() < 100_000 {
 				b.Fatal(err)
 			}

@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
+	"starling/events"
 	"starling/metadata"
 )
 
@@ -36,32 +39,51 @@ type box struct {
 	queue    []*pending
 	draining bool // a goroutine takes from queue
 	contest  int  // commits still to be made with the row lock first, because others write here
+	hinted   hint // what other nodes told of and current does not have; zero: nothing
+
+	dropped   bool  // the store let go of it: its memory does not count any more
+	charged   int64 // bytes of the store's budget that it has
+	expected  int64 // bytes that its first load may need, while that is under way
+	sizeBytes int64 // of sizes
 }
 
 // reading is one load of a mailbox that any number of callers wait for.
 type reading struct {
+	why  reason            // of the first of them
+	span trace.SpanContext // likewise
 	done chan struct{}
 	err  error
 }
 
-func newBox(s *Store, ref metadata.BoxRef) *box {
+// hint is what was told of changes on other nodes.
+type hint struct {
+	modseq, epoch int64
+	cause         Cause
+}
+
+// newBox is a box that is not loaded yet; row says how large it may be.
+func newBox(s *Store, ref metadata.BoxRef, row *metadata.Mailbox) *box {
 	b := &box{store: s, ref: ref, turn: make(chan struct{}, 1), sessions: make(map[*Mailbox]struct{})}
 	b.sizes.box = b
+	b.expected = snapshotBytes + (row.UIDNext/metadata.ChunkSlots+1)*fullChunkBytes
 	return b
 }
 
 // refresh brings the current snapshot up to what PostgreSQL has, by a read
 // that begins after the call. Callers that come together share one read.
-func (b *box) refresh(ctx context.Context) error {
+func (b *box) refresh(ctx context.Context) error { return b.refreshFor(ctx, forCommand) }
+
+func (b *box) refreshFor(ctx context.Context, why reason) error {
+	span := b.store.spanOf(ctx)
 	b.mu.Lock()
 	r := b.reading
 	switch {
 	case r == nil:
-		r = &reading{done: make(chan struct{})}
+		r = &reading{why: why, span: span, done: make(chan struct{})}
 		b.reading = r
 		b.store.work.Go(func() { b.read(r) })
 	case b.next == nil:
-		b.next = &reading{done: make(chan struct{})}
+		b.next = &reading{why: why, span: span, done: make(chan struct{})}
 		r = b.next
 	default:
 		r = b.next
@@ -78,7 +100,7 @@ func (b *box) refresh(ctx context.Context) error {
 // read loads for r, and for whoever came meanwhile.
 func (b *box) read(r *reading) {
 	for r != nil {
-		r.err = b.load()
+		r.err = b.load(r)
 		b.mu.Lock()
 		close(r.done)
 		r = b.next
@@ -87,14 +109,24 @@ func (b *box) read(r *reading) {
 	}
 }
 
-func (b *box) load() (err error) {
+func (b *box) load(r *reading) (err error) {
 	defer recovered(&err) // those who wait for it are answered, and the node lives on
-	ctx, cancel := context.WithTimeout(context.Background(), b.store.cfg.ReadTimeout)
+	ctx, span := b.store.catchUpSpan(b.hintedBy(), r.span)
+	defer func() { end(span, err) }()
+	ctx, cancel := context.WithTimeout(ctx, b.store.cfg.ReadTimeout)
 	defer cancel()
 	base := b.current.Load()
 	var have metadata.Version
 	if base != nil {
 		have = base.row.Version
+		b.store.metrics.held.Inc()
+		b.store.metrics.catchUps[r.why].Inc()
+	} else {
+		b.store.metrics.cold.Inc()
+		if err := b.reserve(ctx); err != nil {
+			return fmt.Errorf("load mailbox %d: %w", b.ref.Mailbox, err)
+		}
+		defer b.reserved()
 	}
 	loaded, err := b.store.db.Load(ctx, b.ref.Account, b.ref.Mailbox, have)
 	if errors.Is(err, metadata.ErrNoMailbox) {
@@ -130,8 +162,83 @@ func (b *box) install(s *Snapshot) {
 		}
 		s = s.keeping(&old.row)
 	}
+	b.causedBy(s)
 	b.current.Store(s)
+	b.charge()
 	b.tell()
+}
+
+// causedBy gives s the cause that a hint told of, if s has that change; mu is held.
+func (b *box) causedBy(s *Snapshot) {
+	h := b.hinted
+	if s.row.Epoch < h.epoch || s.row.Epoch == h.epoch && s.row.ModSeq < h.modseq {
+		return
+	}
+	b.hinted = hint{}
+	if s.cause.At.IsZero() {
+		s.cause = h.cause
+	}
+}
+
+// told notes a hint whose change is to be read. Of several that wait for the same
+// reading the first counts: that is who waits longest.
+func (b *box) told(e events.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h, cause := &b.hinted, causeOf(e)
+	if e.Epoch > h.epoch || e.Epoch == h.epoch && e.ModSeq > h.modseq {
+		h.epoch, h.modseq = e.Epoch, e.ModSeq
+	}
+	if h.cause.At.IsZero() || !cause.At.IsZero() && cause.At.Before(h.cause.At) {
+		h.cause.At = cause.At
+	}
+	if !h.cause.Trace.IsValid() {
+		h.cause.Trace = cause.Trace
+	}
+}
+
+// hintedBy is the span of what others told of, if any.
+func (b *box) hintedBy() trace.SpanContext {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.hinted.cause.Trace
+}
+
+// reserve takes the memory that the first load may need; what it needed counts
+// from reserved on.
+func (b *box) reserve(ctx context.Context) error {
+	if err := b.store.snapshots.take(ctx, b.ref.Account, b.expected); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.charged += b.expected
+	return nil
+}
+
+func (b *box) reserved() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.charge()
+}
+
+// charge has the budget know what the box holds; mu is held.
+func (b *box) charge() {
+	now := int64(0)
+	if s := b.current.Load(); s != nil && !b.dropped {
+		now = s.bytes + b.sizeBytes
+	}
+	if now != b.charged {
+		b.store.snapshots.adjust(b.ref.Account, now-b.charged)
+		b.charged = now
+	}
+}
+
+// unused says whether nobody needs the box, and since when.
+func (b *box) unused() (since time.Time, unused bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.idle, b.holders == 0 && !b.draining && b.reading == nil
 }
 
 // replaces says whether s is to take the place of old. A database that lost
@@ -195,6 +302,7 @@ func (b *box) release() {
 	b.holders--
 	if b.holders == 0 {
 		b.idle = time.Now()
+		b.store.snapshots.mayHaveRoom()
 	}
 }
 
@@ -238,8 +346,22 @@ func (z *sizes) of(uid uint32) (int64, bool) {
 	return int64(c[uid%metadata.ChunkSlots]) - 1, true
 }
 
-// put notes a size; one more is kept, so that 0 is "not known".
-func (z *sizes) put(uid uint32, size int64) {
+// sizeChunkBytes is what the sizes of a chunk cost in memory.
+const sizeChunkBytes = metadata.ChunkSlots*4 + 32
+
+// grew counts the memory of n more chunks of sizes.
+func (z *sizes) grew(n int) {
+	if n > 0 {
+		z.box.mu.Lock()
+		defer z.box.mu.Unlock()
+		z.box.sizeBytes += int64(n) * sizeChunkBytes
+		z.box.charge()
+	}
+}
+
+// put notes a size; one more is kept, so that 0 is "not known". It returns how many
+// chunks of sizes are new, for grew.
+func (z *sizes) put(uid uint32, size int64) (chunks int) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if z.chunks == nil {
@@ -249,8 +371,10 @@ func (z *sizes) put(uid uint32, size int64) {
 	if c == nil {
 		c = new([metadata.ChunkSlots]uint32)
 		z.chunks[metadata.ChunkOf(uid)] = c
+		chunks = 1
 	}
 	c[uid%metadata.ChunkSlots] = uint32(size + 1) //nolint:gosec // messages are below 4 GiB
+	return chunks
 }
 
 // read fetches the sizes of the whole chunks that uids lie in, in one round trip.
@@ -270,11 +394,13 @@ func (z *sizes) read(ctx context.Context, uids []uint32) error {
 		}
 		ranges = append(ranges, metadata.UIDRange{First: max(first, 1), Last: last})
 	}
+	chunks := 0
 	err := z.box.store.db.Messages(ctx, z.box.ref.Account, z.box.ref.Mailbox, ranges, metadata.ColSize,
 		func(m *metadata.Message) error {
-			z.put(m.UID, m.Size)
+			chunks += z.put(m.UID, m.Size)
 			return nil
 		})
+	z.grew(chunks)
 	if err != nil {
 		return fmt.Errorf("read sizes: %w", err)
 	}

@@ -46,10 +46,10 @@ type Stored struct {
 
 // Store changes flags. ErrKeywordLimit says that nothing was stored because
 // the mailbox has no room for a keyword.
-func (m *Mailbox) Store(_ context.Context, args StoreFlags) (Stored, error) {
+func (m *Mailbox) Store(ctx context.Context, args StoreFlags) (Stored, error) {
 	op := &storeOp{StoreFlags: args}
 	op.UIDs = clip(op.UIDs, args.View)
-	m.box.do(op)
+	m.box.do(ctx, op)
 	return op.result, op.err
 }
 
@@ -70,6 +70,8 @@ type storeOp struct {
 	result Stored
 	err    error
 }
+
+func (op *storeOp) kind() kind { return kindStore }
 
 func (op *storeOp) settle(after *Snapshot, err error) {
 	op.result.After, op.err = after, err
@@ -182,12 +184,12 @@ func gone(b *build, view *Snapshot, ranges []metadata.UIDRange) []uint32 {
 // and that view holds. It returns the mailbox without them; which they were,
 // the difference says. That mailbox is proved with PostgreSQL, by the commit or,
 // if nothing was there to be expunged, by asking.
-func (m *Mailbox) Expunge(_ context.Context, view *Snapshot, uids []metadata.UIDRange) (*Snapshot, error) {
+func (m *Mailbox) Expunge(ctx context.Context, view *Snapshot, uids []metadata.UIDRange) (*Snapshot, error) {
 	if uids == nil {
 		uids = []metadata.UIDRange{{First: 1, Last: lastUID}}
 	}
 	op := &expungeOp{view: view, uids: clip(uids, view)}
-	m.box.do(op)
+	m.box.do(ctx, op)
 	return op.after, op.err
 }
 
@@ -197,6 +199,8 @@ type expungeOp struct {
 	after *Snapshot
 	err   error
 }
+
+func (op *expungeOp) kind() kind { return kindExpunge }
 
 func (op *expungeOp) settle(after *Snapshot, err error) { op.after, op.err = after, err }
 

@@ -15,22 +15,22 @@ import (
 
 // CollectReport is what a run of the collector did.
 type CollectReport struct {
-	Mailboxes  int   // in which expunged messages were collected
-	Dropped    int   // deleted mailboxes that were removed
-	Messages   int64 // rows deleted
-	Chunks     int   // of 128 UIDs each, that held nothing any more
-	Keywords   int   // that no message has any more
-	Deliveries int64 // forgotten, so that they could be made again
-	Scanned    int   // accounts of which all objects were compared with the messages
-	Orphans    int64 // objects found that no message names
-	Objects    int64 // deleted from the store
-	Named      int64 // objects due to be deleted that a message still names; they come again later
-	Accounts   int   // removed for good
-	Emptied    int   // accounts being deleted that are empty so far, or nearly
-	Failed     int   // mailboxes and accounts that something went wrong with; the log says what
+	Mailboxes  int   `json:"mailboxes"`  // in which expunged messages were collected
+	Dropped    int   `json:"dropped"`    // deleted mailboxes that were removed
+	Messages   int64 `json:"messages"`   // rows deleted
+	Chunks     int   `json:"chunks"`     // of 128 UIDs each, that held nothing any more
+	Keywords   int   `json:"keywords"`   // that no message has any more
+	Deliveries int64 `json:"deliveries"` // forgotten, so that they could be made again
+	Scanned    int   `json:"scanned"`    // accounts of which all objects were compared with the messages
+	Orphans    int64 `json:"orphans"`    // objects found that no message names
+	Objects    int64 `json:"objects"`    // deleted from the store
+	Named      int64 `json:"named"`      // objects due to be deleted that a message still names; they come again later
+	Accounts   int   `json:"accounts"`   // removed for good
+	Emptied    int   `json:"emptied"`    // accounts being deleted that are empty so far, or nearly
+	Failed     int   `json:"failed"`     // mailboxes and accounts that something went wrong with; the log says what
 	// Unaccepted says that no orphans were looked for, because the database is of
 	// another epoch than the one that was accepted.
-	Unaccepted bool
+	Unaccepted bool `json:"unaccepted"`
 }
 
 const (
@@ -71,8 +71,17 @@ func (s *Store) collectLoop(ctx context.Context) {
 // compared with its messages now, not when it is its turn. Any number of nodes
 // may do it at the same time. What fails is logged and counted, and the rest goes
 // on; the error is for what ends the run.
-func (s *Store) Collect(ctx context.Context, account metadata.AccountID) (CollectReport, error) {
+func (s *Store) Collect(ctx context.Context, account metadata.AccountID) (report CollectReport, err error) {
+	defer func(began time.Time) {
+		s.metrics.collect(&report, err)
+		s.runs.Lock()
+		defer s.runs.Unlock()
+		s.lastCollect = CollectRun{LastRun: lastRun(began, err), Report: report}
+	}(time.Now())
 	c := &collector{store: s, db: s.db.Background(), account: account, owner: randomID()}
+	for _, gauge := range s.metrics.backlog {
+		gauge.Set(0)
+	}
 	for _, step := range []struct {
 		what string
 		run  func(context.Context) error
@@ -104,7 +113,7 @@ type collector struct {
 
 // claimed does work that nobody else does. It counts what fails, unless that
 // is the end of the run.
-func (c *collector) claimed(ctx context.Context, ref metadata.BoxRef, work func() error) error {
+func (c *collector) claimed(ctx context.Context, t task, ref metadata.BoxRef, work func() error) error {
 	mine, err := c.db.Claim(ctx, ref, c.owner, collectLease)
 	if err != nil || !mine {
 		return err
@@ -113,9 +122,11 @@ func (c *collector) claimed(ctx context.Context, ref metadata.BoxRef, work func(
 	switch {
 	case err == nil:
 		c.failing = 0
+		c.store.metrics.backlog[t].Dec()
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case errors.Is(err, metadata.ErrHeld), errors.Is(err, metadata.ErrNoMailbox), errors.Is(err, metadata.ErrConflict):
+		c.store.metrics.backlog[t].Dec()
 		err = nil // it is somebody else's, or nobody's, by now
 	default:
 		c.report.Failed++
@@ -141,15 +152,16 @@ func (c *collector) renew(ctx context.Context, account metadata.AccountID) error
 type listDue func(ctx context.Context, account metadata.AccountID, retention time.Duration, after *metadata.Due, limit int) ([]metadata.Due, error)
 
 // eachDue works on all mailboxes that list lists.
-func (c *collector) eachDue(ctx context.Context, list listDue, work func(metadata.Due) error) error {
+func (c *collector) eachDue(ctx context.Context, t task, list listDue, work func(metadata.Due) error) error {
 	var last *metadata.Due
 	for {
 		page, err := list(ctx, c.account, c.store.cfg.Retention, last, collectPage)
 		if err != nil {
 			return err
 		}
+		c.store.metrics.backlog[t].Add(float64(len(page)))
 		for _, due := range page {
-			if err := c.claimed(ctx, due.BoxRef, func() error { return work(due) }); err != nil {
+			if err := c.claimed(ctx, t, due.BoxRef, func() error { return work(due) }); err != nil {
 				return err
 			}
 		}
@@ -161,7 +173,7 @@ func (c *collector) eachDue(ctx context.Context, list listDue, work func(metadat
 }
 
 func (c *collector) expunged(ctx context.Context) error {
-	return c.eachDue(ctx, c.db.DueExpunged, func(due metadata.Due) error {
+	return c.eachDue(ctx, taskExpunged, c.db.DueExpunged, func(due metadata.Due) error {
 		done, err := c.db.Collect(ctx, due.BoxRef, due.Through)
 		c.count(done)
 		if done.Version != (metadata.Version{}) {
@@ -173,7 +185,7 @@ func (c *collector) expunged(ctx context.Context) error {
 }
 
 func (c *collector) dropped(ctx context.Context) error {
-	return c.eachDue(ctx, c.db.DueDropped, func(due metadata.Due) error {
+	return c.eachDue(ctx, taskDropped, c.db.DueDropped, func(due metadata.Due) error {
 		done, err := c.db.CollectDropped(ctx, due.BoxRef)
 		c.count(done)
 		if err == nil {
@@ -192,10 +204,10 @@ func (c *collector) count(done metadata.Collected) {
 // collected brings what this node holds of the mailbox to the new version, and
 // tells the others.
 func (s *Store) collected(ctx context.Context, ref metadata.BoxRef, v metadata.Version) error {
-	s.publish(events.Event{
+	s.publish(s.cause(ctx).stamp(events.Event{
 		Account: int64(ref.Account), Mailbox: int64(ref.Mailbox), Kind: events.Changed,
 		ModSeq: v.ModSeq, Epoch: v.Epoch,
-	})
+	}))
 	if b := s.lookup(ref); b != nil {
 		return b.refresh(ctx)
 	}

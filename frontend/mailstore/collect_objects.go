@@ -45,7 +45,8 @@ func (c *collector) orphans(ctx context.Context) error {
 				continue
 			}
 			tried[id] = true
-			if err := c.claimed(ctx, metadata.BoxRef{Account: id}, func() error { return c.scan(ctx, id) }); err != nil {
+			c.store.metrics.backlog[taskScan].Inc()
+			if err := c.claimed(ctx, taskScan, metadata.BoxRef{Account: id}, func() error { return c.scan(ctx, id) }); err != nil {
 				return err
 			}
 		}
@@ -123,7 +124,7 @@ func split(objects []metadata.ObjectID, named map[metadata.ObjectID]struct{}) (f
 }
 
 // eachAccount works on all accounts that list lists.
-func (c *collector) eachAccount(ctx context.Context, list func(after metadata.AccountID) ([]metadata.AccountID, error),
+func (c *collector) eachAccount(ctx context.Context, t task, list func(after metadata.AccountID) ([]metadata.AccountID, error),
 	work func(metadata.AccountID) error,
 ) error {
 	for after := metadata.AccountID(0); ; {
@@ -131,8 +132,9 @@ func (c *collector) eachAccount(ctx context.Context, list func(after metadata.Ac
 		if err != nil || len(page) == 0 {
 			return err
 		}
+		c.store.metrics.backlog[t].Add(float64(len(page)))
 		for _, id := range page {
-			if err := c.claimed(ctx, metadata.BoxRef{Account: id}, func() error { return work(id) }); err != nil {
+			if err := c.claimed(ctx, t, metadata.BoxRef{Account: id}, func() error { return work(id) }); err != nil {
 				return err
 			}
 		}
@@ -144,7 +146,7 @@ func (c *collector) eachAccount(ctx context.Context, list func(after metadata.Ac
 // an account that is there.
 func (c *collector) doomed(ctx context.Context) error {
 	window := c.store.cfg.BackupWindow
-	return c.eachAccount(ctx, func(after metadata.AccountID) ([]metadata.AccountID, error) {
+	return c.eachAccount(ctx, taskDoomed, func(after metadata.AccountID) ([]metadata.AccountID, error) {
 		return c.db.AccountsWithDoomed(ctx, c.account, window, after, collectPage)
 	}, func(account metadata.AccountID) error {
 		var after metadata.ObjectID
@@ -253,7 +255,7 @@ func (p *pace) wait(ctx context.Context, gap time.Duration) error {
 // have found none, an interval apart, the accounts themselves.
 func (c *collector) accounts(ctx context.Context) error {
 	wait := c.store.cfg.OrphanGrace / 2 // the longest deadline of a commit
-	return c.eachAccount(ctx, func(after metadata.AccountID) ([]metadata.AccountID, error) {
+	return c.eachAccount(ctx, taskAccounts, func(after metadata.AccountID) ([]metadata.AccountID, error) {
 		return c.db.DeletingAccounts(ctx, c.account, wait, after, collectPage)
 	}, func(account metadata.AccountID) error {
 		n, err := c.db.EmptyAccount(ctx, account)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"starling/events"
 	"starling/metadata"
 )
@@ -17,6 +19,7 @@ type operation interface {
 	// apply makes the change on b. An error is the operation's answer and must
 	// leave b as it was; a *sizesError asks for another try.
 	apply(b *build) error
+	kind() kind
 	// settle is told of the outcome before the session that asked goes on.
 	settle(after *Snapshot, err error)
 }
@@ -28,6 +31,7 @@ var errUnproved = errors.New("nothing to change, if the snapshot is current")
 // pending is an operation in a mailbox's queue.
 type pending struct {
 	operation
+	span     trace.SpanContext // of the session's command
 	done     chan struct{}
 	answered bool
 }
@@ -45,8 +49,8 @@ const (
 // do queues op and waits until it is committed or refused. What has queued
 // while a commit was under way goes into the next one together. It is not cut
 // short by the caller's context: an operation that began has an answer.
-func (b *box) do(op operation) {
-	p := &pending{operation: op, done: make(chan struct{})}
+func (b *box) do(ctx context.Context, op operation) {
+	p := &pending{operation: op, span: b.store.spanOf(ctx), done: make(chan struct{})}
 	b.mu.Lock()
 	b.queue = append(b.queue, p)
 	start := !b.draining
@@ -87,6 +91,7 @@ func (b *box) commit(group []*pending) {
 		case alone:
 			b.commit([]*pending{p})
 		default:
+			b.store.metrics.refuse(err)
 			p.finish(after, err)
 		}
 	}
@@ -111,8 +116,10 @@ func recovered(err *error) {
 
 // guarded is attempt; a panic is the answer of the operations that it met.
 func (b *box) guarded(group *[]*pending) (after *Snapshot, err error) {
+	ctx, span := b.store.commitSpan(len(*group), func(i int) trace.SpanContext { return (*group)[i].span })
+	defer func() { end(span, err) }()
 	defer recovered(&err)
-	return b.attempt(group)
+	return b.attempt(ctx, group)
 }
 
 // refusesOne says that err may be due to one operation of several: a quota, a
@@ -123,14 +130,14 @@ func refusesOne(err error) bool {
 }
 
 // attempt tries until the group is committed. What fails on its own leaves group.
-func (b *box) attempt(group *[]*pending) (*Snapshot, error) {
-	ctx := context.Background()
+func (b *box) attempt(ctx context.Context, group *[]*pending) (*Snapshot, error) {
 	proved := false // the current snapshot was read after the operations were asked for
 	for range maxAttempts {
 		after, err := b.tryOnce(ctx, group, proved)
 		var missing *sizesError
 		switch {
 		case errors.Is(err, metadata.ErrConflict):
+			b.store.metrics.conflicts.Inc()
 			b.contested()
 			err = nil
 		case errors.Is(err, errUnproved):
@@ -173,7 +180,19 @@ func (b *box) tryOnce(ctx context.Context, group *[]*pending, proved bool) (*Sna
 	if err != nil {
 		return nil, err
 	}
-	return b.committed(built, chunks, done, 0), nil
+	return b.committedGroup(ctx, *group, built, chunks, done), nil
+}
+
+// committedGroup is committed for the changes of a group.
+func (b *box) committedGroup(ctx context.Context, group []*pending, built *build, chunks []*metadata.Chunk, done metadata.Committed) *Snapshot {
+	k := group[0].kind()
+	for _, p := range group[1:] {
+		if p.kind() != k {
+			k = kindMixed
+		}
+	}
+	b.store.metrics.commit(k, len(group))
+	return b.committed(b.store.cause(ctx), built, chunks, done, 0)
 }
 
 func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, error) {
@@ -200,7 +219,7 @@ func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, erro
 	case !built.changed():
 		return base, nil
 	}
-	return b.committed(built, chunks, done, 0), nil
+	return b.committedGroup(ctx, *group, built, chunks, done), nil
 }
 
 // build applies group to base. Operations that fail are answered and leave the
@@ -218,6 +237,7 @@ func (b *box) build(base *Snapshot, group *[]*pending) (*build, error) {
 		case errors.As(err, &missing):
 			unknown = append(unknown, missing.uids...)
 		case err != nil:
+			b.store.metrics.refuse(err)
 			p.finish(nil, err)
 			continue
 		}
@@ -251,19 +271,22 @@ func (b *build) quota() metadata.Quota {
 }
 
 // committed makes what was built the current snapshot and tells the other nodes.
-func (b *box) committed(built *build, chunks []*metadata.Chunk, done metadata.Committed, i int) *Snapshot {
+func (b *box) committed(cause Cause, built *build, chunks []*metadata.Chunk, done metadata.Committed, i int) *Snapshot {
+	more := 0
 	for uid, size := range built.sizes {
-		b.sizes.put(uid, size)
+		more += b.sizes.put(uid, size)
 	}
+	b.sizes.grew(more)
 	after := built.snapshot(chunks, done.Stamps[i], done.Epoch)
+	after.cause = cause
 	b.install(after)
-	b.store.publish(events.Event{
+	b.store.publish(cause.stamp(events.Event{
 		Account: int64(b.ref.Account),
 		Mailbox: int64(b.ref.Mailbox),
 		Kind:    events.Changed,
 		ModSeq:  after.row.ModSeq,
 		Epoch:   after.row.Epoch,
-	})
+	}))
 	return after
 }
 

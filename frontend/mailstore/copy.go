@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"starling/metadata"
 )
 
@@ -47,7 +49,7 @@ func (m *Mailbox) transfer(ctx context.Context, args CopyArgs, move bool) (Copie
 		return Copied{}, err
 	}
 	args.UIDs = clip(args.UIDs, args.View)
-	done, err := m.transferTo(dest, args, move)
+	done, err := m.transferTo(ctx, dest, args, move)
 	if !errors.Is(err, metadata.ErrNoMailbox) || m.Gone() {
 		return done, err
 	}
@@ -55,14 +57,15 @@ func (m *Mailbox) transfer(ctx context.Context, args CopyArgs, move bool) (Copie
 	if dest, _, err = m.account.holdAnew(ctx, args.Dest); err != nil {
 		return Copied{}, err
 	}
-	return m.transferTo(dest, args, move)
+	return m.transferTo(ctx, dest, args, move)
 }
 
 // transferTo copies or moves into dest, which it releases.
-func (m *Mailbox) transferTo(dest *box, args CopyArgs, move bool) (Copied, error) {
+func (m *Mailbox) transferTo(ctx context.Context, dest *box, args CopyArgs, move bool) (Copied, error) {
 	defer dest.release()
 	t := &transfer{CopyArgs: args, move: move, from: m.box, to: dest}
-	if err := t.run(); err != nil {
+	if err := t.run(ctx); err != nil {
+		m.box.store.metrics.refuse(err)
 		return Copied{}, err
 	}
 	return t.result, nil
@@ -90,7 +93,7 @@ func (t *transfer) boxes() []*box {
 	}
 }
 
-func (t *transfer) run() error {
+func (t *transfer) run(ctx context.Context) (err error) {
 	boxes := t.boxes()
 	for _, b := range boxes {
 		b.turn <- struct{}{}
@@ -100,13 +103,16 @@ func (t *transfer) run() error {
 			<-b.turn
 		}
 	}()
-	ctx := context.Background()
+	asked := t.from.store.spanOf(ctx)
+	ctx, span := t.from.store.commitSpan(1, func(int) trace.SpanContext { return asked })
+	defer func() { end(span, err) }()
 	proved := false // the current snapshots were read after the command began
 	for range maxAttempts {
 		err := t.try(ctx, boxes, proved)
 		var missing *sizesError
 		switch {
 		case errors.Is(err, metadata.ErrConflict):
+			t.from.store.metrics.conflicts.Inc()
 			for _, b := range boxes {
 				b.contested()
 			}
@@ -159,7 +165,7 @@ func (t *transfer) try(ctx context.Context, boxes []*box, proved bool) error {
 	if err != nil {
 		return err
 	}
-	t.committed(boxes, builds, chunks, done)
+	t.committed(ctx, boxes, builds, chunks, done)
 	return nil
 }
 
@@ -195,7 +201,7 @@ func (t *transfer) tryLocked(ctx context.Context, boxes []*box, bases []*Snapsho
 		t.result.After = t.from.current.Load()
 		return nil
 	}
-	t.committed(boxes, builds, chunks, done)
+	t.committed(ctx, boxes, builds, chunks, done)
 	return nil
 }
 
@@ -283,13 +289,19 @@ func (t *transfer) commit(builds []*build) (*metadata.Commit, [][]*metadata.Chun
 	return c, chunks
 }
 
-func (t *transfer) committed(boxes []*box, builds []*build, chunks [][]*metadata.Chunk, done metadata.Committed) {
+func (t *transfer) committed(ctx context.Context, boxes []*box, builds []*build, chunks [][]*metadata.Chunk, done metadata.Committed) {
+	k := kindCopy
+	if t.move {
+		k = kindMove
+	}
+	t.from.store.metrics.commit(k, 1)
+	cause := t.from.store.cause(ctx)
 	t.result.After = t.from.current.Load()
 	for i, b := range boxes {
 		if !builds[i].changed() {
 			continue // the source of a COPY
 		}
-		after := b.committed(builds[i], chunks[i], done, i)
+		after := b.committed(cause, builds[i], chunks[i], done, i)
 		if b == t.from {
 			t.result.After = after
 		}

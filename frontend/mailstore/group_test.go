@@ -220,6 +220,8 @@ func TestConcurrentStoresShareCommits(t *testing.T) {
 // broken is an operation with a bug.
 type broken struct{ err error }
 
+func (*broken) kind() kind { return kindStore }
+
 func (*broken) apply(b *build) error {
 	b.row.ModSeq++ // half done
 	panic("bug")
@@ -252,7 +254,7 @@ func TestPanicInGroup(t *testing.T) {
 					View: mine.Snapshot(), UIDs: one(1), Mode: AddFlags, Flags: flagSet(names...),
 				})
 			},
-			func() { mine.box.do(&bug) },
+			func() { mine.box.do(t.Context(), &bug) },
 			func() { after = mine.store(one(1), AddFlags, "flagged") })
 		wantError(t, bug.err, errPanic)
 		wantError(t, tooMany, ErrKeywordLimit)

@@ -18,6 +18,8 @@ type Snapshot struct {
 	row    metadata.Mailbox
 	chunks []*metadata.Chunk // rising by number; those of which nothing is known are left out
 	starts []int32           // starts[i]: live messages before chunks[i]; one more entry for the end
+	bytes  int64             // of memory, about
+	cause  Cause             // set before anybody else has it
 }
 
 // NewSnapshot returns the snapshot that a mailbox's row and chunks make. The chunks
@@ -26,11 +28,20 @@ func NewSnapshot(row metadata.Mailbox, chunks []*metadata.Chunk) *Snapshot {
 	return newSnapshot(row, chunks)
 }
 
+// What a snapshot costs in memory: for itself, for each of its chunks beside the
+// stored form, and for one that is full.
+const (
+	snapshotBytes  = 512
+	chunkBytes     = 64 + 128 // the size of an allocation is rounded up
+	fullChunkBytes = chunkBytes + 1 + metadata.ChunkSlots*13
+)
+
 func newSnapshot(row metadata.Mailbox, chunks []*metadata.Chunk) *Snapshot {
-	s := &Snapshot{row: row, chunks: chunks, starts: make([]int32, len(chunks)+1)}
+	s := &Snapshot{row: row, chunks: chunks, starts: make([]int32, len(chunks)+1), bytes: snapshotBytes}
 	live := int32(0)
 	for i, c := range chunks {
 		s.starts[i] = live
+		s.bytes += chunkBytes + int64(len(c.Stored()))
 		live += int32(c.Live()) //nolint:gosec // at most 128
 	}
 	s.starts[len(chunks)] = live

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"starling/blobstore"
@@ -23,9 +27,13 @@ type Config struct {
 	Bus   events.Bus
 	Log   *zap.Logger
 
-	TempDir      string        // where large messages wait for their PUT; "": the system's
-	MaxMessage   int64         // octets of the largest message taken in; 64 MiB
-	Inflight     int64         // octets of memory for messages on their way in; an eighth of GOMEMLIMIT, or 512 MiB
+	TempDir    string // where large messages wait for their PUT; "": the system's
+	MaxMessage int64  // octets of the largest message taken in; 64 MiB
+	Inflight   int64  // octets of memory for messages on their way in; 12 % of GOMEMLIMIT, or 512 MiB
+
+	SnapshotMemory int64 // octets of memory for the mailboxes that are held; 40 % of GOMEMLIMIT, or 2 GiB
+	ReadMemory     int64 // octets of memory for bodies that are read to answer with; 12 % of GOMEMLIMIT, or 512 MiB
+
 	ReadTimeout  time.Duration // for loading a mailbox; 15 s
 	PutTimeout   time.Duration // for storing a message's object; 2 min
 	Linger       time.Duration // how long a mailbox that nobody has open stays in memory; 1 min
@@ -37,6 +45,9 @@ type Config struct {
 	Relist       time.Duration // between two listings that find nothing of a deleted account; 1 h, negative: none
 	DeleteRate   int           // objects that the collector deletes in a second; 200
 	Collect      time.Duration // how often the collector looks for work; 10 min, negative: never
+
+	Metrics prometheus.Registerer // where the figures are registered; nil: nowhere
+	Traces  trace.TracerProvider  // nil: no traces
 }
 
 func (c *Config) setDefaults() {
@@ -48,9 +59,14 @@ func (c *Config) setDefaults() {
 	if c.MaxMessage == 0 {
 		c.MaxMessage = 64 << 20
 	}
-	if c.Inflight <= 0 {
-		c.Inflight = defaultInflight()
+	share := func(n *int64, percent, fallback int64) {
+		if *n <= 0 {
+			*n = memoryShare(percent, fallback)
+		}
 	}
+	share(&c.Inflight, 12, 512<<20)
+	share(&c.SnapshotMemory, 40, 2<<30)
+	share(&c.ReadMemory, 12, 512<<20)
 	def(&c.ReadTimeout, 15*time.Second)
 	def(&c.PutTimeout, 2*time.Minute)
 	def(&c.Linger, time.Minute)
@@ -70,18 +86,28 @@ func (c *Config) setDefaults() {
 // Store is a node's way to the mail of all accounts. It holds nothing that
 // another node could not take over at any moment.
 type Store struct {
-	cfg      Config
-	db       *metadata.DB
-	blobs    blobstore.Store
-	log      *zap.Logger
-	codec    *codec.Codec
-	inflight *inflight
-	sub      events.Subscription
-	watch    watch
-	work     sync.WaitGroup
+	cfg     Config
+	db      *metadata.DB
+	blobs   blobstore.Store
+	log     *zap.Logger
+	codec   *codec.Codec
+	metrics *metrics
+	tracer  trace.Tracer // nil: no traces
+	sub     events.Subscription
+	watch   watch
+	work    sync.WaitGroup
+
+	inflight  *budget // messages on their way in
+	reads     *budget // bodies that are read to answer with
+	snapshots *budget // mailboxes that are held
 
 	mu       sync.Mutex
 	accounts map[metadata.AccountID]*resident
+	boxes    atomic.Int64 // of all accounts; changed under mu
+
+	runs        sync.Mutex
+	lastSweep   LastRun
+	lastCollect CollectRun
 }
 
 // resident is an account of which a node holds something.
@@ -93,7 +119,8 @@ type resident struct {
 // New returns a Store. Run has to run while it is used.
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	cfg.setDefaults()
-	coder, err := codec.New(codec.Options{Dir: cfg.TempDir})
+	m := newMetrics(cfg.Metrics)
+	coder, err := codec.New(codec.Options{Dir: cfg.TempDir, Corrupt: m.corrupt.Inc})
 	if err != nil {
 		return nil, fmt.Errorf("prepare compression: %w", err)
 	}
@@ -101,11 +128,19 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to changes: %w", err)
 	}
-	return &Store{
-		cfg: cfg, db: cfg.DB, blobs: cfg.Blobs, log: cfg.Log, codec: coder, sub: sub, watch: newWatch(),
-		inflight: newInflight(cfg.Inflight),
-		accounts: make(map[metadata.AccountID]*resident),
-	}, nil
+	s := &Store{
+		cfg: cfg, db: cfg.DB, blobs: cfg.Blobs, log: cfg.Log, codec: coder, metrics: m, sub: sub, watch: newWatch(),
+		inflight:  newBudget("take in a message beside others", cfg.Inflight, cfg.Inflight/budgetShare, m.refusedMessage),
+		reads:     newBudget("read beside others", cfg.ReadMemory, cfg.ReadMemory/budgetShare, m.refusedRead),
+		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, cfg.SnapshotMemory, m.refusedSnapshot),
+		accounts:  make(map[metadata.AccountID]*resident),
+	}
+	s.snapshots.room = s.makeRoom
+	if cfg.Traces != nil {
+		s.tracer = cfg.Traces.Tracer("starling/frontend/mailstore")
+	}
+	s.register(cfg.Metrics)
+	return s, nil
 }
 
 // MaxMessage is the size in octets of the largest message that is taken in
@@ -149,14 +184,15 @@ func (s *Store) leave(id metadata.AccountID) {
 }
 
 // hold returns the mailbox's box, loaded; release gives it back. fresh says
-// that it was loaded by this call.
-func (s *Store) hold(ctx context.Context, ref metadata.BoxRef) (b *box, fresh bool, err error) {
+// that it was loaded by this call. row is the mailbox's as it was read just now.
+func (s *Store) hold(ctx context.Context, ref metadata.BoxRef, row *metadata.Mailbox) (b *box, fresh bool, err error) {
 	s.mu.Lock()
 	r := s.residentOf(ref.Account)
 	b = r.boxes[ref.Mailbox]
 	if b == nil {
-		b = newBox(s, ref)
+		b = newBox(s, ref, row)
 		r.boxes[ref.Mailbox] = b
+		s.boxes.Add(1)
 	}
 	b.retain()
 	s.mu.Unlock()
@@ -229,15 +265,56 @@ func (s *Store) evict(before time.Time) {
 	defer s.mu.Unlock()
 	for id, r := range s.accounts {
 		for key, b := range r.boxes {
-			b.mu.Lock()
-			unused := b.holders == 0 && !b.draining && b.reading == nil && b.idle.Before(before)
-			b.mu.Unlock()
-			if unused {
-				delete(r.boxes, key)
+			if since, unused := b.unused(); unused && since.Before(before) {
+				s.drop(r, key, b)
 			}
 		}
 		s.leave(id)
 	}
+}
+
+// makeRoom lets go of boxes that nobody has open, those first that were so for the
+// longest time, until about n bytes are free. It says whether there were any. It looks at
+// all boxes, so it goes on to a sixteenth of what all may have.
+func (s *Store) makeRoom(n int64) bool {
+	n = max(n, s.snapshots.most/16)
+	type candidate struct {
+		box  *box
+		idle time.Time
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var unused []candidate
+	for _, r := range s.accounts {
+		for _, b := range r.boxes {
+			if idle, ok := b.unused(); ok {
+				unused = append(unused, candidate{b, idle})
+			}
+		}
+	}
+	slices.SortFunc(unused, func(x, y candidate) int { return x.idle.Compare(y.idle) })
+	freed := int64(0)
+	for _, c := range unused {
+		if freed >= n {
+			break
+		}
+		ref := c.box.ref
+		freed += s.drop(s.accounts[ref.Account], ref.Mailbox, c.box)
+		s.leave(ref.Account)
+	}
+	return freed > 0
+}
+
+// drop lets go of a box that is not used, and returns the memory it had; mu is held.
+func (s *Store) drop(r *resident, id metadata.MailboxID, b *box) int64 {
+	delete(r.boxes, id)
+	s.boxes.Add(-1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropped = true
+	had := b.charged
+	b.charge()
+	return had
 }
 
 // every runs do at intervals until ctx is done.

@@ -22,6 +22,7 @@ func (m *Mailbox) Undelete(ctx context.Context, uids []metadata.UIDRange) (Copie
 		done, err := b.undelete(ctx, uids)
 		// The collector may take a row between our look and the commit.
 		if !errors.Is(err, metadata.ErrSourceGone) && !errors.Is(err, metadata.ErrConflict) {
+			b.store.metrics.refuse(err)
 			return done, err
 		}
 	}
@@ -62,7 +63,8 @@ func (b *box) undelete(ctx context.Context, uids []metadata.UIDRange) (Copied, e
 	}
 	result.After = base
 	if built.changed() {
-		result.After = b.committed(built, chunks, done, 0)
+		b.store.metrics.commit(kindUndelete, 1)
+		result.After = b.committed(b.store.cause(ctx), built, chunks, done, 0)
 	}
 	return result, nil
 }

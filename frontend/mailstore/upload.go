@@ -104,6 +104,7 @@ func (a *Account) HasRoom(ctx context.Context, size int64) error {
 	fits, err := a.store.db.Fits(ctx, a.row.ID, metadata.Quota{Bytes: size, Messages: 1})
 	if err == nil && !fits {
 		err = metadata.ErrOverQuota
+		a.store.metrics.overQuota.Inc()
 	}
 	return err
 }
@@ -212,7 +213,7 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 // commit appends to the mailbox that has the name now: the one that had it when
 // the upload began may have been renamed or deleted meanwhile.
 func (u *Upload) commit(ctx context.Context, op *appendOp) {
-	u.box.do(op)
+	u.box.do(ctx, op)
 	if !errors.Is(op.err, metadata.ErrNoMailbox) {
 		return
 	}
@@ -223,7 +224,7 @@ func (u *Upload) commit(ctx context.Context, op *appendOp) {
 	}
 	u.box.release()
 	u.box = b
-	b.do(op)
+	b.do(ctx, op)
 }
 
 // referenceHashes are the hashes of the message ids by which the message is
@@ -256,6 +257,8 @@ type appendOp struct {
 	result   Appended
 	err      error
 }
+
+func (op *appendOp) kind() kind { return kindAppend }
 
 func (op *appendOp) settle(_ *Snapshot, err error) {
 	if op.err = err; err != nil {

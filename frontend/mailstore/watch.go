@@ -118,14 +118,18 @@ func (s *Store) heard(e events.Event) {
 	if cur := b.current.Load(); cur != nil && cur.row.Epoch == e.Epoch && cur.row.ModSeq >= e.ModSeq && e.ModSeq > 0 {
 		return
 	}
-	s.catchUp(b)
+	if e.At != 0 {
+		s.metrics.hintLatency.Observe(causeOf(e).since().Seconds())
+	}
+	b.told(e)
+	s.catchUp(b, forHint)
 }
 
 // catchUp reads b's changes in the background, unless that is about to be done.
-// If it fails, the sweep comes back to it.
-func (s *Store) catchUp(b *box) {
+// If it fails, the sweep comes back to it. It says whether it was not about to be done.
+func (s *Store) catchUp(b *box, why reason) bool {
 	if b.awaited.Swap(true) {
-		return
+		return false
 	}
 	s.work.Go(func() {
 		select {
@@ -135,12 +139,13 @@ func (s *Store) catchUp(b *box) {
 		}
 		defer func() { <-s.watch.reading }()
 		b.awaited.Store(false) // what is heard from here on may come too late for this read
-		err := b.refresh(context.Background())
+		err := b.refreshFor(context.Background(), why)
 		if err != nil && !errors.Is(err, metadata.ErrNoMailbox) {
 			s.log.Warn("mailbox not brought up to date", zap.Int64("account", int64(b.ref.Account)),
 				zap.Int64("mailbox", int64(b.ref.Mailbox)), zap.Error(err))
 		}
 	})
+	return true
 }
 
 // sweepLoop compares all that the node holds at intervals, and at once what the
@@ -164,31 +169,48 @@ func (s *Store) sweepLoop(ctx context.Context) {
 		case <-s.watch.due:
 			all, suspect = s.watch.take()
 		}
-		s.sweep(ctx, func(id metadata.AccountID) bool {
-			_, is := suspect[events.ShardOf(int64(id))]
-			return all || is
-		})
-		if all {
-			timer.Reset(interval())
+		if !all {
+			_ = s.sweep(ctx, forSuspicion, func(id metadata.AccountID) bool { // which it logged
+				_, is := suspect[events.ShardOf(int64(id))]
+				return is
+			})
+			continue
 		}
+		began := time.Now()
+		err := s.sweep(ctx, forSweep, func(metadata.AccountID) bool { return true })
+		s.swept(began, err)
+		timer.Reset(interval())
 	}
 }
 
 // sweep compares what the node holds of the accounts for which want is true
 // with PostgreSQL, and reads what changed: it finds what no hint told of.
-func (s *Store) sweep(ctx context.Context, want func(metadata.AccountID) bool) {
+func (s *Store) sweep(ctx context.Context, why reason, want func(metadata.AccountID) bool) error {
 	for batch := range slices.Chunk(s.held(want), sweepBatch) {
-		if err := s.compare(ctx, batch); err != nil {
+		if err := s.compare(ctx, why, batch); err != nil {
 			if ctx.Err() == nil {
 				s.log.Warn("sweep", zap.Error(err))
 			}
-			return
+			return err
 		}
 	}
 	s.proveLogins(s.loggedIn(want))
+	return nil
 }
 
-func (s *Store) compare(ctx context.Context, boxes []*box) error {
+// swept notes a sweep over all that is held.
+func (s *Store) swept(began time.Time, err error) {
+	run := lastRun(began, err)
+	if err == nil {
+		s.metrics.sweepDuration.Observe(run.Seconds)
+		s.metrics.lastSweep.Set(seconds(run.At))
+	}
+	s.runs.Lock()
+	defer s.runs.Unlock()
+	s.lastSweep = run
+}
+
+func (s *Store) compare(ctx context.Context, why reason, boxes []*box) error {
 	refs := make([]metadata.BoxRef, len(boxes))
 	for i, b := range boxes {
 		refs[i] = b.ref
@@ -205,7 +227,9 @@ func (s *Store) compare(ctx context.Context, boxes []*box) error {
 			continue
 		}
 		if cur := b.current.Load(); p.Dropped && !b.isGone() || !p.Dropped && (cur == nil || cur.row.Version != p.Version) {
-			s.catchUp(b)
+			if s.catchUp(b, why) {
+				s.metrics.sweepFound.Inc()
+			}
 		}
 	}
 	return nil
@@ -223,8 +247,7 @@ func (s *Store) loggedIn(want func(metadata.AccountID) bool) []metadata.AccountI
 	return ids
 }
 
-// proveLogins ends the sessions of accounts that were suspended, deleted, or
-// have another password than the one the session logged in with.
+// proveLogins has the sessions of accounts notice what became of those.
 func (s *Store) proveLogins(ids []metadata.AccountID) {
 	for batch := range slices.Chunk(ids, sweepBatch) {
 		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadTimeout)
@@ -239,21 +262,7 @@ func (s *Store) proveLogins(ids []metadata.AccountID) {
 			now[p.Account] = p
 		}
 		for _, id := range batch {
-			s.endSessions(id, now[id])
-		}
-	}
-}
-
-func (s *Store) endSessions(id metadata.AccountID, now metadata.AccountPulse) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.accounts[id]
-	if r == nil {
-		return
-	}
-	for a := range r.sessions {
-		if now.State != metadata.Active || now.AuthVersion != a.row.AuthVersion {
-			a.ended()
+			s.noticed(id, now[id])
 		}
 	}
 }

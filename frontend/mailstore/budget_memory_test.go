@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"starling/metadata"
 )
 
-func TestInflight(t *testing.T) {
+func TestBudget(t *testing.T) {
 	t.Parallel()
-	f := newInflight(80)
+	f := newBudget("test", 80, 10, prometheus.NewCounter(prometheus.CounterOpts{}))
 	reserve := func(id metadata.AccountID, n int64, want bool) {
 		t.Helper()
 		if _, ok := f.try(id, n); ok != want {
@@ -35,14 +39,19 @@ func TestInflight(t *testing.T) {
 }
 
 // Who waits for room goes on as soon as there is some, and not after the wait.
-func TestInflightWaits(t *testing.T) {
+func TestBudgetWaits(t *testing.T) {
 	t.Parallel()
-	f := newInflight(10)
+	refused := prometheus.NewCounter(prometheus.CounterOpts{})
+	f := newBudget("test", 10, 10, refused)
+	f.wait = 50 * time.Millisecond
 	if err := f.take(t.Context(), 1, 10); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.take(t.Context(), 2, 10); !errors.Is(err, metadata.ErrUnavailable) {
 		t.Errorf("error is %v", err)
+	}
+	if got := testutil.ToFloat64(refused); got != 1 {
+		t.Errorf("counted %v refusals", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
