@@ -4,11 +4,19 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
+// leastRate is how many octets of a message must come in a second, on the average
+// and after the time that every read has.
+const leastRate = 4 << 10
+
 // conns are the connections of a server.
 type conns struct {
+	timeout time.Duration
+	metrics *metrics
+
 	mu     sync.Mutex
 	open   map[*conn]struct{}
 	ending bool // idle ones are to end
@@ -48,6 +56,7 @@ func (l listener) Accept() (net.Conn, error) {
 	l.conns.mu.Lock()
 	defer l.conns.mu.Unlock()
 	l.conns.open[c] = struct{}{}
+	l.conns.metrics.sessions.Inc()
 	return c, nil
 }
 
@@ -56,6 +65,29 @@ type conn struct {
 	net.Conn
 	conns *conns
 	busy  bool // a transaction has begun; guarded by conns.mu
+
+	began atomic.Int64 // when the message that comes in did, in Unix nanoseconds; 0: none does
+	got   atomic.Int64 // octets since then
+}
+
+// Read implements net.Conn. While a message comes in each read has its own time:
+// go-smtp gives one to all of it, in which a large message need not come over a
+// slow line. One that drips in ends all the same.
+func (c *conn) Read(p []byte) (int, error) {
+	if began := c.began.Load(); began != 0 {
+		now := time.Now()
+		end := time.Unix(0, began).Add(c.conns.timeout + time.Duration(c.got.Load())*time.Second/leastRate)
+		if next := now.Add(c.conns.timeout); next.Before(end) {
+			end = next
+		}
+		if err := c.SetReadDeadline(end); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.Conn.Read(p)
+	c.got.Add(int64(n))
+	c.conns.metrics.received.Add(float64(n))
+	return n, err
 }
 
 // SetReadDeadline implements net.Conn. Each wait for a command begins with it: on
@@ -73,7 +105,10 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 func (c *conn) Close() error {
 	c.conns.mu.Lock()
 	defer c.conns.mu.Unlock()
-	delete(c.conns.open, c)
+	if _, ok := c.conns.open[c]; ok {
+		delete(c.conns.open, c)
+		c.conns.metrics.sessions.Dec()
+	}
 	return c.Conn.Close()
 }
 
@@ -84,14 +119,25 @@ func (c *conn) wake() {
 	}
 }
 
-// setBusy notes whether a transaction has begun on a session's connection.
-func setBusy(nc net.Conn, busy bool) {
+// under is the server's own connection below a session's.
+func under(nc net.Conn) *conn {
 	if t, ok := nc.(*tls.Conn); ok {
 		nc = t.NetConn()
 	}
-	if c, ok := nc.(*conn); ok {
-		c.conns.mu.Lock()
-		defer c.conns.mu.Unlock()
-		c.busy = busy
-	}
+	c, _ := nc.(*conn)
+	return c
+}
+
+// setBusy notes whether a transaction has begun.
+func (c *conn) setBusy(busy bool) {
+	c.conns.mu.Lock()
+	defer c.conns.mu.Unlock()
+	c.busy = busy
+	c.began.Store(0)
+}
+
+// begin notes that a message comes in from now on.
+func (c *conn) begin() {
+	c.got.Store(0)
+	c.began.Store(time.Now().UnixNano())
 }

@@ -24,7 +24,8 @@ type data struct {
 	stream io.Reader // not nil for one recipient
 	kept   bytes.Buffer
 	file   *os.File
-	size   int64
+	size   int64 // known once it has come
+	head   head
 }
 
 // errCut says that the message did not come to its end.
@@ -44,6 +45,7 @@ func (s source) Read(p []byte) (int, error) {
 // receive begins to take in the message, or takes it in if it is read several times.
 func receive(r io.Reader, several bool, dir string) (*data, error) {
 	d := &data{}
+	r = io.TeeReader(r, &d.head)
 	if !several {
 		d.stream = r
 		return d, nil
@@ -83,9 +85,11 @@ func (d *data) copyTo(w io.Writer) ([sha256.Size]byte, error) {
 		r = bytes.NewReader(d.kept.Bytes())
 	}
 	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(h, w), r); err != nil {
+	n, err := io.Copy(io.MultiWriter(h, w), r)
+	if err != nil {
 		return [sha256.Size]byte{}, fmt.Errorf("receive message: %w", err)
 	}
+	d.size = n
 	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"starling/frontend/mailstore"
@@ -30,8 +32,11 @@ type Config struct {
 
 	TLS           *tls.Config   // for STARTTLS; nil: not offered
 	MaxRecipients int           // of one message; 100
-	Timeout       time.Duration // for each read and write; 5 min (RFC 5321 §4.5.3.2)
+	Timeout       time.Duration // for a command, each read of a message and each write; 5 min (RFC 5321 §4.5.3.2)
 	TempDir       string        // where messages for several recipients wait; "": the system's
+
+	Metrics prometheus.Registerer // where the figures are registered; nil: nowhere
+	Traces  trace.TracerProvider  // where spans come from; nil: there are none
 }
 
 // traceRoom is how much smaller than the largest message that the store takes
@@ -40,12 +45,14 @@ const traceRoom = 8 << 10
 
 // Server serves LMTP.
 type Server struct {
-	cfg   Config
-	smtp  *smtp.Server
-	conns conns
-	work  sync.WaitGroup     // messages that are being delivered
-	stop  context.Context    // of all deliveries: it ends when the time of Shutdown is up
-	abort context.CancelFunc // of stop
+	cfg     Config
+	metrics *metrics
+	tracer  trace.Tracer // nil without traces
+	smtp    *smtp.Server
+	conns   conns
+	work    sync.WaitGroup     // messages that are being delivered
+	stop    context.Context    // of all deliveries: it ends when the time of Shutdown is up
+	abort   context.CancelFunc // of stop
 }
 
 // NewServer returns a server.
@@ -56,7 +63,11 @@ func NewServer(cfg Config) *Server {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 5 * time.Minute
 	}
-	srv := &Server{cfg: cfg, conns: conns{open: make(map[*conn]struct{})}}
+	srv := &Server{cfg: cfg, metrics: newMetrics(cfg.Metrics)}
+	srv.conns = conns{timeout: cfg.Timeout, metrics: srv.metrics, open: make(map[*conn]struct{})}
+	if cfg.Traces != nil {
+		srv.tracer = cfg.Traces.Tracer("starling/frontend/lmtp")
+	}
 	srv.stop, srv.abort = context.WithCancel(context.Background())
 	s := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return &session{server: srv, conn: c, log: cfg.Log.With(zap.Stringer("remote", c.Conn().RemoteAddr()))}, nil

@@ -63,7 +63,7 @@ func (s *session) Reset() {
 	if t := s.set(nil); t != nil {
 		t.close()
 	}
-	setBusy(s.conn.Conn(), false)
+	under(s.conn.Conn()).setBusy(false)
 }
 
 // Logout implements smtp.Session.
@@ -80,7 +80,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if s.tx != nil {
 		return &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "A transaction has begun already"}
 	}
-	setBusy(s.conn.Conn(), true)
+	under(s.conn.Conn()).setBusy(true)
 	s.tx = &transaction{from: from}
 	if opts != nil {
 		s.tx.size = opts.Size
@@ -94,7 +94,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	ctx := s.server.stop
 	account, detail, err := s.server.cfg.Store.Recipient(ctx, to)
 	if err != nil {
-		return s.reply("RCPT", to, err)
+		return s.refuse("RCPT", to, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	}
 	if err != nil {
 		account.Close()
-		return s.reply("RCPT", to, err)
+		return s.refuse("RCPT", to, err)
 	}
 	s.tx.recipients = append(s.tx.recipients, recipient{to: to, account: account, detail: detail, mailbox: mailbox})
 	return nil
@@ -126,55 +126,76 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 	defer s.server.work.Done()
 	t := s.set(nil)
 	if t == nil {
-		return s.reply("DATA", "", errCut)
+		return s.refuse("DATA", "", errCut)
 	}
 	defer t.close()
+	under(s.conn.Conn()).begin()
 	defer func() { _, _ = io.Copy(io.Discard, r) }() // an error was told already, or does not matter
+	began := time.Now()
+	ctx, span := s.server.span(s.server.stop, len(t.recipients))
 	data, err := receive(source{r}, len(t.recipients) > 1, s.server.cfg.TempDir)
 	if err != nil {
-		return s.reply("DATA", "", err)
+		span.end(err)
+		s.server.metrics.count(resultOf(err), len(t.recipients))
+		s.server.metrics.refuse(err)
+		return s.answer("DATA", "", err)
 	}
 	defer data.discard(s.log)
 	type place struct {
 		account metadata.AccountID
 		mailbox string
 	}
-	delivered := make(map[place]error) // who is named twice gets it once
+	told := make(map[place]error) // who is named twice gets it once
 	for _, to := range t.recipients {
 		at := place{to.account.Row().ID, to.mailbox}
-		err, again := delivered[at]
+		err, again := told[at]
 		if !again {
-			err = s.deliver(t, to, data)
-			delivered[at] = err
+			err = s.deliver(ctx, t, to, data, began)
+			told[at] = err
+			span.note(err)
 		}
-		status.SetStatus(to.to, s.reply("DATA", to.to, err))
+		status.SetStatus(to.to, s.answer("DATA", to.to, err))
 	}
+	span.end(nil)
 	return nil
 }
 
-// deliver stores the message for one recipient.
-func (s *session) deliver(t *transaction, to recipient, data *data) error {
-	ctx := s.server.stop
+// deliver stores the message for one recipient, and counts how that went.
+func (s *session) deliver(ctx context.Context, t *transaction, to recipient, data *data, began time.Time) error {
+	var done mailstore.Appended
 	upload, err := to.account.Upload(ctx, mailstore.Incoming{Mailbox: to.mailbox, Fit: true}, t.size)
+	if err == nil {
+		defer upload.Discard()
+		done, err = s.store(ctx, t, to, data, upload)
+	}
+	result := resultOf(err)
+	if done.Again {
+		result = duplicate
+	}
+	s.server.metrics.count(result, 1)
+	s.server.metrics.duration.Observe(time.Since(began).Seconds())
 	if err != nil {
+		if data.stream != nil {
+			s.server.metrics.refuse(err)
+		}
 		return err
 	}
-	defer upload.Discard()
+	s.log.Info("delivery", zap.String("account", to.account.Row().Name), zap.String("mailbox", to.mailbox), zap.Uint32("uid", done.UID),
+		zap.Int64("size", data.size), zap.String("message_id", data.head.messageID()), zap.String("result", results[result]),
+		zap.Duration("took", time.Since(began)))
+	return nil
+}
+
+func (s *session) store(ctx context.Context, t *transaction, to recipient, data *data, upload *mailstore.Upload) (mailstore.Appended, error) {
 	if _, err := io.WriteString(upload, s.trace(t, to)); err != nil {
-		return err
+		return mailstore.Appended{}, err
 	}
 	sum, err := data.copyTo(upload)
 	if err != nil {
-		return err
+		return mailstore.Appended{}, err
 	}
 	digest := deliveryDigest(to.account.Row().Name, to.detail, t.from, sum)
-	done, err := upload.Append(ctx, &digest)
-	if err != nil {
-		return err
-	}
-	s.log.Info("delivery", zap.String("account", to.account.Row().Name), zap.String("mailbox", to.mailbox),
-		zap.Uint32("uid", done.UID), zap.Bool("again", done.Again))
-	return nil
+	return upload.Append(ctx, &digest)
 }
 
 // deliveryDigest is by what a delivery is known when it is tried again: for whom
@@ -212,23 +233,43 @@ var errTooBig = &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 3,
 // replies is what errors of the store mean to a mail transfer agent (RFC 3463). The
 // first that fits counts; what is not here is tried again later.
 var replies = []struct {
-	err   error
-	reply *smtp.SMTPError
+	err    error
+	result result
+	reply  *smtp.SMTPError
 }{
-	{metadata.ErrNotFound, &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such address here"}},
-	{metadata.ErrOverQuota, &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 2, 2}, Message: "Mailbox is full"}},
-	{mailstore.ErrTooBig, errTooBig},
-	{smtp.ErrDataTooLarge, errTooBig},
-	{mailstore.ErrUIDLimit, &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 2, 2}, Message: "Mailbox takes no more messages"}},
-	{metadata.ErrNoMailbox, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 2, 0}, Message: "Mailbox was deleted just now, try again"}},
-	{errCut, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 4, 2}, Message: "Message did not arrive"}},
-	{metadata.ErrUnavailable, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Mailboxes cannot be reached now"}},
-	{blobstore.ErrUnavailable, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Storage cannot be reached now"}},
-	{context.Canceled, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "Shutting down, try again later"}},
+	{metadata.ErrNotFound, noSuchUser, &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such address here"}},
+	{metadata.ErrOverQuota, overQuota, &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 2, 2}, Message: "Mailbox is full"}},
+	{mailstore.ErrTooBig, refused, errTooBig},
+	{smtp.ErrDataTooLarge, refused, errTooBig},
+	{mailstore.ErrUIDLimit, refused, &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 2, 2}, Message: "Mailbox takes no more messages"}},
+	{metadata.ErrNoMailbox, deferred, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 2, 0}, Message: "Mailbox was deleted just now, try again"}},
+	{errCut, notMeant, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 4, 2}, Message: "Message did not arrive"}},
+	{metadata.ErrUnavailable, deferred, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Mailboxes cannot be reached now"}},
+	{blobstore.ErrUnavailable, deferred, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Storage cannot be reached now"}},
+	{context.Canceled, deferred, &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "Shutting down, try again later"}},
 }
 
-// reply is the answer to a command that ended with err, nil for a good one.
-func (s *session) reply(command, to string, err error) error {
+// resultOf is what an error, nil for none, means for a recipient.
+func resultOf(err error) result {
+	if err == nil {
+		return delivered
+	}
+	for _, known := range replies {
+		if errors.Is(err, known.err) {
+			return known.result
+		}
+	}
+	return deferred
+}
+
+// refuse is the answer to a command that ended with err, counted for one recipient.
+func (s *session) refuse(command, to string, err error) error {
+	s.server.metrics.count(resultOf(err), 1)
+	return s.answer(command, to, err)
+}
+
+// answer is that to a command that ended with err, nil for a good one.
+func (s *session) answer(command, to string, err error) error {
 	if err == nil {
 		return nil
 	}
