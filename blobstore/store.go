@@ -24,8 +24,8 @@ type Store interface {
 
 	// Get reads length bytes from offset, or to the end if length is negative. The object must have a byte at offset,
 	// or the error is ErrRange; an empty object can be read only as a whole (0, -1). A length of 0 is ErrRange. The
-	// reader gives exactly length bytes before io.EOF; if the object or the connection ends before, it is
-	// io.ErrUnexpectedEOF or ErrUnavailable, never a silent end. The reader belongs to one goroutine, is bound to ctx and must
+	// reader gives exactly length bytes before io.EOF; if the object ends before, it is io.ErrUnexpectedEOF, and if the
+	// connection does, ErrUnavailable, never a silent end. The reader belongs to one goroutine, is bound to ctx and must
 	// be closed. An absent object is ErrNotFound.
 	Get(ctx context.Context, key Key, offset, length int64) (io.ReadCloser, error)
 
@@ -36,6 +36,12 @@ type Store interface {
 	// bytes. It reads as it goes: objects written or deleted meanwhile may or may not be seen, all others are, once.
 	// An error is yielded last.
 	List(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
+}
+
+// A Forgetter is a Store that may answer Get with bytes that it has kept from before. Who finds that they cannot be right
+// has it forget them, and reads anew.
+type Forgetter interface {
+	Forget(key Key)
 }
 
 // PutResult tells what the store said of an object that it has stored.

@@ -158,6 +158,7 @@ func (b *Body) frame(ctx context.Context, i int) ([]byte, error) {
 		if !mismatch(err) {
 			return nil, err
 		}
+		b.win.src.forget()
 	}
 	b.c.opts.Corrupt()
 	return nil, fmt.Errorf("%w: frame %d: %w", blobstore.ErrCorrupt, i, err)

@@ -12,6 +12,8 @@ import (
 // source is where an object's bytes come from; offsets count from the message's header frame.
 type source interface {
 	get(ctx context.Context, off, n int64) (io.ReadCloser, error)
+	// forget has a cache ask for the object anew.
+	forget()
 }
 
 type storeSource struct {
@@ -24,11 +26,19 @@ func (s storeSource) get(ctx context.Context, off, n int64) (io.ReadCloser, erro
 	return s.store.Get(ctx, s.key, s.base+off, n)
 }
 
+func (s storeSource) forget() {
+	if f, ok := s.store.(blobstore.Forgetter); ok {
+		f.Forget(s.key)
+	}
+}
+
 type sourceAt struct{ r io.ReaderAt }
 
 func (s sourceAt) get(_ context.Context, off, n int64) (io.ReadCloser, error) {
 	return io.NopCloser(io.NewSectionReader(s.r, off, n)), nil
 }
+
+func (sourceAt) forget() {}
 
 // firstAhead is how far ahead is read when a large object has been read in order for the first time; it doubles
 // each time that this has been used up.
