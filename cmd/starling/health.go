@@ -43,7 +43,7 @@ func askReady(ctx context.Context, listen []string) (string, error) {
 		return "", usageError{fmt.Errorf("admin.listen: %w", err)}
 	}
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "localhost"
+		host = "127.0.0.1" // no name: a container may have nobody who knows it
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
