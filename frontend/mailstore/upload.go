@@ -300,6 +300,7 @@ func (op *appendOp) apply(b *build) error {
 func (s *Store) body(account metadata.AccountID, row *metadata.Message) (*codec.Body, error) {
 	extent, err := codec.ParseExtent(row.Extent)
 	if err != nil {
+		s.metrics.corrupt.Inc()
 		return nil, fmt.Errorf("message %d: %w", row.UID, err)
 	}
 	key := blobstore.Object(row.Object).Key(int64(account))
