@@ -54,20 +54,28 @@ var errTimeout = errors.New("client sent nothing in time")
 // wait runs read, which blocks until the client sends something, for at most
 // timeout. It returns the reasons for which it was woken, if it was.
 func (a *alarm) wait(heed alarmReason, timeout time.Duration, read func() error) (alarmReason, error) {
+	if why, err := a.begin(heed, timeout); why != 0 || err != nil {
+		return why, err
+	}
+	return a.end(read())
+}
+
+// begin begins a wait, unless there is a reason not to. What then reads has to end it.
+func (a *alarm) begin(heed alarmReason, timeout time.Duration) (alarmReason, error) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.rung&heed != 0 {
-		defer a.mu.Unlock()
 		return a.heard(heed), nil
 	}
 	if err := a.conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		a.mu.Unlock()
 		return 0, err
 	}
 	a.heeds, a.waiting = heed, true
-	a.mu.Unlock()
+	return 0, nil
+}
 
-	err := read()
-
+// end ends a wait, in which reading came to err.
+func (a *alarm) end(err error) (alarmReason, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting = false
@@ -75,8 +83,8 @@ func (a *alarm) wait(heed alarmReason, timeout time.Duration, read func() error)
 		return 0, nil
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if a.rung&heed != 0 {
-			return a.heard(heed), nil
+		if a.rung&a.heeds != 0 {
+			return a.heard(a.heeds), nil
 		}
 		return 0, errTimeout
 	}

@@ -37,6 +37,7 @@ type clusterOptions struct {
 	maxMessage int64 // 0: the default
 	onlyTLS    bool  // no password without TLS
 	forgetful  bool  // expunged mail can be collected at once
+	parks      bool  // sessions are parked as soon as they wait; so on all nodes but the first
 }
 
 // cluster is nodes on one database, one blob store and one bus, in this process
@@ -64,7 +65,8 @@ func newCluster(t testing.TB, nodes int, options clusterOptions, tune ...func(*C
 	serverTLS, clientTLS := testCertificate(t)
 	c := &cluster{roots: clientTLS}
 	blobs, bus := memory.New(), new(hub.Hub)
-	for range nodes {
+	for i := range nodes {
+		options.parks = options.parks || i > 0
 		db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
 		if err != nil {
 			t.Fatal(err)
@@ -110,6 +112,9 @@ func startNode(t testing.TB, db *metadata.DB, store *mailstore.Store, bus events
 		f(&config)
 	}
 	n := &clusterNode{store: store, bus: bus, server: NewServer(config)}
+	if options.parks {
+		n.server.linger = 0
+	}
 	mail := lmtp.NewServer(lmtp.Config{Store: store, Log: log, Hostname: "mx.example.org", TempDir: t.TempDir()})
 
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))

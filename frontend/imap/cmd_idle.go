@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"starling/frontend/imapwire"
 )
 
@@ -67,14 +65,11 @@ func (s *session) notify() {
 	if s.view == nil {
 		return
 	}
+	cause := s.view.mailbox.Snapshot().Cause()
+	span := s.server.tracer.notification(s.ctx, cause.Trace)
 	s.tellNews(newsWhole)
-	if s.enc.Buffered() == 0 {
-		return // it was nothing that this client is told of
-	}
-	var span trace.Span
-	var commit time.Time
-	if s.enc.Flush() == nil {
-		s.server.metrics.notified(commit)
+	if s.enc.Buffered() > 0 && s.enc.Flush() == nil { // else it is nothing that this client is told of
+		s.server.metrics.notified(cause.At)
 	}
 	if span != nil {
 		span.End()

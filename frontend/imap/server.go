@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -77,6 +79,7 @@ type Server struct {
 	metrics *metrics
 	tracer  *tracer // nil: no traces
 	logins  *logins
+	linger  time.Duration
 
 	stopping chan struct{} // closed by Shutdown
 
@@ -92,7 +95,7 @@ func NewServer(cfg Config) *Server {
 	cfg.setDefaults()
 	return &Server{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), tracer: newTracer(cfg.Traces),
-		logins:   newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant),
+		logins: newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant), linger: lingering,
 		sessions: make(map[*session]struct{}), stopping: make(chan struct{}),
 	}
 }
@@ -160,12 +163,14 @@ func (srv *Server) begin(conn net.Conn, implicitTLS bool) {
 	}
 	s := newSession(srv, conn, implicitTLS)
 	srv.sessions[s] = struct{}{}
-	srv.served.Go(func() {
-		s.serve()
-		srv.mu.Lock()
-		delete(srv.sessions, s)
-		srv.mu.Unlock()
-	})
+	srv.served.Go(s.serve)
+}
+
+// forget takes a session that has ended from the list.
+func (srv *Server) forget(s *session) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.sessions, s)
 }
 
 // turnAway says why there is no room, and closes the connection. It may have to wait a
@@ -192,7 +197,9 @@ func (srv *Server) Sessions() int {
 }
 
 // Shutdown takes no more connections, ends those that wait with BYE, and waits
-// for running commands to finish. When ctx is done, what is left is cut off.
+// for running commands to finish. When ctx is done, what is left is cut off. If ctx
+// has a deadline, those that wait are ended one after the other over the first part
+// of that time (drain.go), so that not all clients come back at once.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
 	if !srv.closing {
@@ -203,15 +210,14 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	for _, l := range srv.listeners {
 		errs = append(errs, closeListener(l))
 	}
-	for s := range srv.sessions {
-		s.alarm.ring(alarmShutdown)
-	}
+	sessions := slices.Collect(maps.Keys(srv.sessions))
 	srv.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		srv.served.Wait()
 		close(done)
 	}()
+	drain(ctx, sessions, done)
 	select {
 	case <-done:
 		return errors.Join(errs...)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -36,7 +37,8 @@ const (
 type session struct {
 	server *Server
 	conn   net.Conn
-	socket net.Conn // under conn, whatever that has become; it never changes
+	socket net.Conn        // under conn, whatever that has become; it never changes
+	raw    syscall.RawConn // under socket; nil if the session cannot be parked
 	remote netip.AddrPort
 	dec    *imapwire.Decoder
 	enc    *imapwire.Encoder
@@ -57,6 +59,7 @@ type session struct {
 	failed  int                // logins
 	garbage int                // lines without a tag
 	told    bool               // the command sent a MODSEQ
+	roused  bool               // something can be read, by which a parked session was woken
 	upgrade bool               // to TLS, once STARTTLS is answered
 	hangUp  bool               // once the command is answered
 	over    bool               // the connection ends; what is to be said of it was said
@@ -172,24 +175,35 @@ func (s *session) cut() {
 	_ = s.socket.Close() // the goroutine that serves it finds out
 }
 
-// serve is the connection's life.
+// serve is the connection's life, from its beginning to its end, or until it is parked.
 func (s *session) serve() {
-	defer s.close()
+	s.work(func() bool {
+		if err := s.greet(); err != nil {
+			s.ending = endProtocol
+			s.log().Debug("handshake", zap.Error(err))
+			return false
+		}
+		return true
+	})
+}
+
+// work does first, and then what the client asks for, until the connection ends or is
+// parked.
+func (s *session) work(first func() bool) {
+	parked := false
 	defer func() {
 		if bug := recover(); bug != nil {
 			s.ending = endOfOurDoing
 			s.server.metrics.panics.Inc()
 			s.log().Error("panic", zap.String("command", s.command), zap.Any("bug", bug), zap.ByteString("stack", debug.Stack()))
 		}
+		if !parked {
+			s.close()
+		}
 	}()
-	if err := s.greet(); err != nil {
-		s.ending = endProtocol
-		s.log().Debug("handshake", zap.Error(err))
-		return
-	}
-	for !s.over {
-		if !s.next() {
-			break
+	for on := first(); on; {
+		if on, parked = s.next(); parked {
+			return
 		}
 	}
 	if err := s.enc.Flush(); err != nil {
@@ -206,6 +220,7 @@ func (s *session) greet() error {
 	if addr, err := netip.ParseAddrPort(s.socket.RemoteAddr().String()); err == nil {
 		s.remote = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	}
+	s.raw = rawConn(s.socket)
 	if err := s.handshake(); err != nil {
 		return err
 	}
@@ -246,22 +261,34 @@ func (s *session) close() {
 	_ = s.enc.Release() // what could not be sent has nobody to hear it
 	_ = s.conn.Close()
 	s.dec.Release()
+	s.server.forget(s)
 }
 
 // next waits for what the client sends, or for an alarm, and does what it asks for. It
-// reports whether there may be more.
-func (s *session) next() bool {
+// reports whether there may be more, or whether the session was parked.
+func (s *session) next() (on, parked bool) {
 	if len(s.dec.Buffered()) == 0 {
 		if err := s.enc.Release(); err != nil {
-			return s.lost(err)
+			return s.lost(err), false
 		}
 	}
 	heed, timeout := s.patience()
-	why, err := s.alarm.wait(heed, timeout, s.dec.Wait)
-	if s.idle != nil {
-		return s.wokenInIdle(why, err)
+	short := timeout
+	switch {
+	case s.raw == nil:
+	case s.roused:
+		short = min(timeout, lingering)
+	default:
+		short = min(timeout, s.server.linger)
 	}
-	return s.woken(why, err)
+	s.roused = false
+	why, err := s.alarm.wait(heed, short, s.dec.Wait)
+	if short < timeout && errors.Is(err, errTimeout) {
+		if parked, why, err = s.park(heed, timeout-short); parked {
+			return false, true
+		}
+	}
+	return s.woken(why, err), false
 }
 
 // patience is what ends a wait, and how long it may last.
@@ -276,9 +303,11 @@ func (s *session) patience() (heed alarmReason, timeout time.Duration) {
 	}
 }
 
-// woken goes on after a wait between commands.
+// woken goes on after a wait.
 func (s *session) woken(why alarmReason, err error) bool {
 	switch {
+	case s.idle != nil:
+		return s.wokenInIdle(why, err)
 	case why != 0:
 		return s.farewell(why)
 	case errors.Is(err, errTimeout):
