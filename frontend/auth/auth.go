@@ -13,11 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"starling/metadata"
@@ -78,6 +78,9 @@ type Config struct {
 	// servers, which are not slowed down by remote address. Default: none.
 	Trusted []netip.Prefix
 
+	// Metrics is where the figures are registered; nil: nowhere.
+	Metrics prometheus.Registerer
+
 	now   func() time.Time
 	sleep func(context.Context, time.Duration) error
 }
@@ -136,17 +139,17 @@ type Stats struct {
 // An Authenticator tells who somebody is. It is safe for use by several
 // goroutines, and nothing needs to be closed.
 type Authenticator struct {
-	db     directory
-	config Config
-	logger *zap.Logger
-	key    [32]byte      // of the tags; lives and dies with the process
-	dummy  string        // what an unknown account's password is compared with
-	slots  chan struct{} // one for each password that is being hashed
+	db       directory
+	config   Config
+	logger   *zap.Logger
+	refusals *zap.Logger // the same, bounded
+	metrics  *metrics
+	key      [32]byte      // of the tags; lives and dies with the process
+	dummy    string        // what an unknown account's password is compared with
+	slots    chan struct{} // one for each password that is being hashed
 
 	accounts *throttle
 	remotes  *throttle
-
-	logins, failures, throttled, hashes atomic.Int64
 
 	mu       sync.Mutex
 	matched  *lru[tag, struct{}] // passwords that matched their stored hash
@@ -188,7 +191,7 @@ func New(db directory, config Config, logger *zap.Logger) (*Authenticator, error
 		}
 	}
 	a := &Authenticator{
-		db: db, config: config, logger: logger, dummy: dummy,
+		db: db, config: config, logger: logger, refusals: bounded(logger), metrics: newMetrics(config.Metrics), dummy: dummy,
 		slots:    make(chan struct{}, config.Hashers),
 		accounts: limits(config.AccountFree),
 		remotes:  limits(config.RemoteFree),
@@ -213,36 +216,29 @@ func New(db directory, config Config, logger *zap.Logger) (*Authenticator, error
 func (a *Authenticator) Login(ctx context.Context, t Attempt) (metadata.Account, error) {
 	began := a.config.now()
 	account, err := a.login(ctx, t)
-	switch {
-	case err == nil:
-		a.logins.Add(1)
-		return account, nil
-	case errors.Is(err, ErrThrottled):
-		a.throttled.Add(1)
-		a.logRefusal(t, err)
-	case errors.Is(err, ErrInvalid):
-		a.failures.Add(1)
-		a.logRefusal(t, err)
+	r := resultOf(ctx, err)
+	if r == resultNone {
+		return account, err
+	}
+	a.metrics.logins[r].Add(1)
+	if err != nil {
+		a.tell(t, r, err)
+	}
+	if r == resultInvalid {
 		if rest := a.config.FailAfter - a.config.now().Sub(began); rest > 0 {
 			if err := a.config.sleep(ctx, rest); err != nil {
 				return metadata.Account{}, fmt.Errorf("log in: %w", err)
 			}
 		}
 	}
-	return metadata.Account{}, err
-}
-
-// logRefusal says who is being guessed at, and from where.
-func (a *Authenticator) logRefusal(t Attempt, why error) {
-	a.logger.Info("login refused", zap.String("name", t.Address[:min(len(t.Address), MaxAddress)]),
-		zap.Stringer("remote", t.Remote), zap.Error(why))
+	return account, err
 }
 
 // Stats returns the counts so far.
 func (a *Authenticator) Stats() Stats {
 	return Stats{
-		Logins: a.logins.Load(), Failures: a.failures.Load(),
-		Throttled: a.throttled.Load(), Hashes: a.hashes.Load(),
+		Logins: a.metrics.logins[resultOK].Load(), Failures: a.metrics.logins[resultInvalid].Load(),
+		Throttled: a.metrics.logins[resultThrottled].Load(), Hashes: a.metrics.hashes.Load(),
 	}
 }
 

@@ -173,18 +173,11 @@ func (a *Authenticator) verdict(ctx context.Context, c *comparison) (matched boo
 // it and, where that is another, as it was sent: hashes that came from other
 // servers were made of what their clients sent.
 func (a *Authenticator) hash(ctx context.Context, c *comparison) (bool, error) {
-	waiting, cancel := context.WithTimeout(ctx, a.config.HashWait)
-	defer cancel()
-	select {
-	case a.slots <- struct{}{}:
-	case <-waiting.Done():
-		if ctx.Err() != nil {
-			return false, fmt.Errorf("wait to check a password: %w", ctx.Err())
-		}
-		return false, fmt.Errorf("wait to check a password: %w", ErrThrottled)
+	if err := a.queue(ctx); err != nil {
+		return false, fmt.Errorf("wait to check a password: %w", err)
 	}
 	defer func() { <-a.slots }()
-	a.hashes.Add(1)
+	a.metrics.hashes.Add(1)
 	prepared := Prepare(c.password)
 	matched, err := Verify(c.stored, prepared)
 	if err == nil && !matched && prepared != c.password {
@@ -196,4 +189,21 @@ func (a *Authenticator) hash(ctx context.Context, c *comparison) (bool, error) {
 		return false, nil
 	}
 	return matched, nil
+}
+
+// queue waits for a slot, which the caller gives back.
+func (a *Authenticator) queue(ctx context.Context) error {
+	began := time.Now()
+	defer func() { a.metrics.hashWait.Observe(time.Since(began).Seconds()) }()
+	waiting, cancel := context.WithTimeout(ctx, a.config.HashWait)
+	defer cancel()
+	select {
+	case a.slots <- struct{}{}:
+		return nil
+	case <-waiting.Done():
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return ErrThrottled
 }

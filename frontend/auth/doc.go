@@ -4,7 +4,8 @@
 // account's row from the directory each time, so that a new password or a
 // suspension holds at once on every node; what it remembers is only that a
 // certain password did or did not match a certain stored hash. Failed logins
-// are slowed down by account and by remote address.
+// are slowed down by account and by remote address, and told in the log, so many in a
+// second at most; the metrics count all of them.
 //
 // Verify and Hash know the stored forms of passwords: argon2id for new ones,
 // and the schemes under which passwords arrive from other servers, each a row
