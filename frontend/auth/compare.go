@@ -195,6 +195,11 @@ func (a *Authenticator) hash(ctx context.Context, c *comparison) (bool, error) {
 func (a *Authenticator) queue(ctx context.Context) error {
 	began := time.Now()
 	defer func() { a.metrics.hashWait.Observe(time.Since(began).Seconds()) }()
+	select {
+	case a.slots <- struct{}{}: // a free slot is taken, however short the wait may be
+		return nil
+	default:
+	}
 	waiting, cancel := context.WithTimeout(ctx, a.config.HashWait)
 	defer cancel()
 	select {
