@@ -77,7 +77,7 @@ func (c *Certificates) pairs(broken map[string]error) []pair {
 	return all
 }
 
-// pairsIn are the certificates in a folder. A secret's ca.crt belongs to none of
+// pairsIn are the certificates in a folder. A secret's ca.crt is none of
 // them, and what begins with a dot is how Kubernetes replaces all files at once.
 func pairsIn(folder string) ([]pair, error) {
 	entries, err := os.ReadDir(folder)
@@ -88,7 +88,7 @@ func pairsIn(folder string) ([]pair, error) {
 	for _, e := range entries {
 		file := e.Name()
 		extension := filepath.Ext(file)
-		if (extension == ".crt" || extension == ".key") && file != "ca.crt" && !strings.HasPrefix(file, ".") {
+		if (extension == ".crt" || extension == ".key") && file != "ca"+extension && !strings.HasPrefix(file, ".") {
 			names[strings.TrimSuffix(file, extension)] = true
 		}
 	}

@@ -187,9 +187,9 @@ func TestProxyHeaders(t *testing.T) {
 		header []byte
 		remote string // "": the load balancer's own
 	}{
-		"v1 TCP4":    {[]byte("PROXY TCP4 192.0.2.7 192.0.2.1 4000 143\r\n"), "192.0.2.7:4000"},
-		"v1 TCP6":    {[]byte("PROXY TCP6 2001:db8::7 2001:db8::1 4000 143\r\n"), "[2001:db8::7]:4000"},
-		"v1 UNKNOWN": {[]byte("PROXY UNKNOWN\r\n"), ""},
+		"v1 TCP4":                         {[]byte("PROXY TCP4 192.0.2.7 192.0.2.1 4000 143\r\n"), "192.0.2.7:4000"},
+		"v1 TCP6":                         {[]byte("PROXY TCP6 2001:db8::7 2001:db8::1 4000 143\r\n"), "[2001:db8::7]:4000"},
+		"v1 UNKNOWN":                      {[]byte("PROXY UNKNOWN\r\n"), ""},
 		"v1 UNKNOWN with what is ignored": {[]byte("PROXY UNKNOWN 192.0.2.7 192.0.2.1 4000 143\r\n"), ""},
 		"v2 TCP4": {v2(t, &proxyproto.Header{
 			Command: proxyproto.PROXY, TransportProtocol: proxyproto.TCPv4,
