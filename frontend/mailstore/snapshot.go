@@ -41,7 +41,7 @@ func newSnapshot(row metadata.Mailbox, chunks []*metadata.Chunk) *Snapshot {
 	live := int32(0)
 	for i, c := range chunks {
 		s.starts[i] = live
-		s.bytes += chunkBytes + int64(len(c.Stored()))
+		s.bytes += bytesOf(c)
 		live += int32(c.Live()) //nolint:gosec // at most 128
 	}
 	s.starts[len(chunks)] = live
@@ -49,22 +49,44 @@ func newSnapshot(row metadata.Mailbox, chunks []*metadata.Chunk) *Snapshot {
 }
 
 // with returns the snapshot that has row, and changed in place of the chunks
-// of the same numbers. changed rises by number.
+// of the same numbers. changed rises by number. What did not change is copied
+// without a look at it: of a large mailbox that is nearly all.
 func (s *Snapshot) with(row metadata.Mailbox, changed []*metadata.Chunk) *Snapshot {
-	chunks := make([]*metadata.Chunk, 0, len(s.chunks)+len(changed))
-	i := 0
+	n := len(s.chunks) + len(changed)
+	to := &Snapshot{row: row, chunks: make([]*metadata.Chunk, 0, n), starts: make([]int32, 0, n+1), bytes: s.bytes}
+	i, more := 0, int32(0) // more live messages than in s so far
 	for _, c := range changed {
-		for i < len(s.chunks) && s.chunks[i].No() < c.No() {
-			chunks = append(chunks, s.chunks[i])
+		j := s.chunkIndex(c.No())
+		to.take(s, i, j, more)
+		to.starts = append(to.starts, s.starts[j]+more)
+		to.chunks = append(to.chunks, c)
+		to.bytes += bytesOf(c)
+		more += int32(c.Live()) //nolint:gosec // at most 128
+		if i = j; j < len(s.chunks) && s.chunks[j].No() == c.No() {
+			to.bytes -= bytesOf(s.chunks[j])
+			more -= int32(s.chunks[j].Live()) //nolint:gosec // at most 128
 			i++
 		}
-		if i < len(s.chunks) && s.chunks[i].No() == c.No() {
-			i++
-		}
-		chunks = append(chunks, c)
 	}
-	return newSnapshot(row, append(chunks, s.chunks[i:]...))
+	to.take(s, i, len(s.chunks), more)
+	to.starts = append(to.starts, s.starts[len(s.chunks)]+more)
+	return to
 }
+
+// take appends the chunks i to j-1 of from, before which there are more live messages than there.
+func (s *Snapshot) take(from *Snapshot, i, j int, more int32) {
+	s.chunks = append(s.chunks, from.chunks[i:j]...)
+	if more == 0 {
+		s.starts = append(s.starts, from.starts[i:j]...)
+		return
+	}
+	for _, start := range from.starts[i:j] {
+		s.starts = append(s.starts, start+more)
+	}
+}
+
+// bytesOf is what a chunk costs in memory, about.
+func bytesOf(c *metadata.Chunk) int64 { return chunkBytes + int64(len(c.Stored())) }
 
 // Mailbox is the mailbox's row as of this snapshot. Its slices must not be changed.
 func (s *Snapshot) Mailbox() *metadata.Mailbox { return &s.row }

@@ -214,3 +214,37 @@ func TestSinceALostCommit(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot made of another and some chunks is that made of all chunks: whether they
+// replace others, or come before, between and behind them.
+func TestSnapshotWith(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // a test
+	chunk := func(no int32) *metadata.Chunk {
+		e := metadata.NewEdit(no)
+		for i := range r.IntN(metadata.ChunkSlots) {
+			e.Set(i, metadata.Slot{Flags: metadata.Flags(r.IntN(64)), ModSeq: 1})
+		}
+		return e.Chunk()
+	}
+	for range 500 {
+		all := make([]*metadata.Chunk, 12)
+		var before, changed []*metadata.Chunk
+		for no := range int32(12) {
+			if r.IntN(3) > 0 {
+				all[no] = chunk(no)
+				before = append(before, all[no])
+			}
+			if r.IntN(3) == 0 {
+				all[no] = chunk(no)
+				changed = append(changed, all[no])
+			}
+		}
+		all = slices.DeleteFunc(all, func(c *metadata.Chunk) bool { return c == nil })
+		row := metadata.Mailbox{UIDNext: 7}
+		got, want := newSnapshot(metadata.Mailbox{}, before).with(row, changed), newSnapshot(row, all)
+		if !slices.Equal(got.chunks, want.chunks) || !slices.Equal(got.starts, want.starts) || got.bytes != want.bytes || got.row.UIDNext != 7 {
+			t.Fatalf("starts %v, %d bytes\nwant   %v, %d", got.starts, got.bytes, want.starts, want.bytes)
+		}
+	}
+}
