@@ -33,6 +33,7 @@ type disk struct {
 	metrics *metrics
 	wake    chan struct{} // has room for one
 	done    chan struct{}
+	buf     []byte // of the goroutine that writes
 
 	mu      sync.Mutex
 	places  map[uint64]place // by the hash of object and index; the record says whose it is
@@ -74,12 +75,16 @@ func openDisk(dir string, size int64, log *zap.Logger, m *metrics) *disk {
 		log.Warn("cache folder cannot be used; nothing is kept on disk", zap.Error(err))
 		return nil
 	}
-	d := &disk{
+	d := newDisk(file, size, log, m)
+	go d.write()
+	return d
+}
+
+func newDisk(file *os.File, size int64, log *zap.Logger, m *metrics) *disk {
+	return &disk{
 		size: size, file: file, seed: maphash.MakeSeed(), log: log, metrics: m,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), places: make(map[uint64]place),
 	}
-	go d.write()
-	return d
 }
 
 func createFile(dir string) (*os.File, error) {
@@ -219,18 +224,21 @@ func (d *disk) drop(id objectID) {
 
 func (d *disk) write() {
 	defer close(d.done)
-	buf := make([]byte, 0, headSize+BlockSize)
 	for range d.wake {
-		for {
-			q, at, ok := d.next()
-			if !ok {
-				break
-			}
-			buf = appendRecord(buf[:0], q.id, q.index, q.data)
-			_, err := d.file.WriteAt(buf, at)
-			d.wrote(q, at, err)
+		for d.writeNext() {
 		}
 	}
+}
+
+// writeNext writes a block of the queue; false if there is none.
+func (d *disk) writeNext() bool {
+	q, at, ok := d.next()
+	if ok {
+		d.buf = appendRecord(d.buf[:0], q.id, q.index, q.data)
+		_, err := d.file.WriteAt(d.buf, at)
+		d.wrote(q, at, err)
+	}
+	return ok
 }
 
 // next takes a block from the queue and makes room for it: what lay there is not found any more.
