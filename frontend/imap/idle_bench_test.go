@@ -21,7 +21,7 @@ const idleSessions = 500
 func BenchmarkIdleMemory(b *testing.B) {
 	for _, secure := range []bool{false, true} {
 		b.Run(map[bool]string{false: "plain", true: "tls"}[secure], func(b *testing.B) {
-			c := newCluster(b, 1, clusterOptions{})
+			c := newCluster(b, 1, clusterOptions{parks: true})
 			c.account(b, "ann@example.org", metadata.Quota{})
 			beginIdle(b, c, secure) // what the first costs is no part of it
 			for b.Loop() {

@@ -22,6 +22,8 @@ func (s *session) park(heed alarmReason, timeout time.Duration) (parked bool, wh
 	if why, err := s.alarm.begin(heed, timeout); why != 0 || err != nil {
 		return false, why, err
 	}
+	s.end.finish()
+	s.ctx = nil
 	s.server.served.Go(s.sleep)
 	return true, 0, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,7 +34,7 @@ const (
 )
 
 // session is one connection. All of it belongs to the goroutine that serves
-// the connection, one at a time, but for alarm, socket and cancel.
+// the connection, one at a time, but for alarm, socket and end.
 type session struct {
 	server *Server
 	conn   net.Conn
@@ -43,8 +44,8 @@ type session struct {
 	dec    *imapwire.Decoder
 	enc    *imapwire.Encoder
 	alarm  alarm
-	ctx    context.Context //nolint:containedctx // the connection's life, which cancel ends; commands are given it
-	cancel context.CancelFunc
+	ctx    context.Context //nolint:containedctx // what commands are given; it ends when the connection does, or is parked
+	end    end
 	does   activity // as it is counted
 	counts counts
 
@@ -66,6 +67,38 @@ type session struct {
 	ending  ending             // why it does
 }
 
+// end is how others end the work that a session does.
+type end struct {
+	mu     sync.Mutex
+	cancel context.CancelFunc // nil while the session is parked
+	cut    bool
+}
+
+// begin is a context for work, which finish ends.
+func (e *end) begin() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cut {
+		cancel()
+	}
+	e.cancel = cancel
+	return ctx
+}
+
+func (e *end) finish() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cancel()
+	e.cancel = nil
+}
+
+func (e *end) wasCut() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cut
+}
+
 // counts is what a session's last line in the log tells.
 type counts struct {
 	commands       int
@@ -78,7 +111,6 @@ const maxFailedLogins = 10
 func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 	s := &session{server: srv, conn: conn, socket: conn, state: notAuthenticated, secure: implicitTLS}
 	s.loginBy = time.Now().Add(srv.cfg.LoginTimeout)
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if implicitTLS {
 		s.conn = tls.Server(conn, srv.cfg.TLS)
 	}
@@ -171,7 +203,12 @@ func (s *session) invite(imapwire.Literal) error {
 // cut ends the connection at once, without the farewell of TLS, for which a client
 // that does not read would have to be waited for.
 func (s *session) cut() {
-	s.cancel()
+	s.end.mu.Lock()
+	defer s.end.mu.Unlock()
+	s.end.cut = true
+	if s.end.cancel != nil {
+		s.end.cancel()
+	}
 	_ = s.socket.Close() // the goroutine that serves it finds out
 }
 
@@ -191,6 +228,7 @@ func (s *session) serve() {
 // parked.
 func (s *session) work(first func() bool) {
 	parked := false
+	s.ctx = s.end.begin()
 	defer func() {
 		if bug := recover(); bug != nil {
 			s.ending = endOfOurDoing
@@ -198,6 +236,7 @@ func (s *session) work(first func() bool) {
 			s.log().Error("panic", zap.String("command", s.command), zap.Any("bug", bug), zap.ByteString("stack", debug.Stack()))
 		}
 		if !parked {
+			s.end.finish()
 			s.close()
 		}
 	}()
@@ -242,8 +281,8 @@ func (s *session) handshake() error {
 }
 
 func (s *session) close() {
-	if s.ctx.Err() != nil {
-		s.ending = endShutdown // it was cut off
+	if s.end.wasCut() {
+		s.ending = endShutdown
 	}
 	s.server.metrics.disconnects[s.ending].Inc()
 	if s.account != nil {
@@ -257,7 +296,6 @@ func (s *session) close() {
 		s.server.logins.leave(&row)
 	}
 	s.server.metrics.sessions[s.does].Add(-1)
-	s.cancel()
 	_ = s.enc.Release() // what could not be sent has nobody to hear it
 	_ = s.conn.Close()
 	s.dec.Release()
