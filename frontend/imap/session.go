@@ -274,7 +274,7 @@ func (s *session) handshake() error {
 	}
 	ctx, cancel := context.WithDeadline(s.ctx, s.loginBy)
 	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := s.server.cfg.Handshake(ctx, conn); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	return nil

@@ -26,6 +26,10 @@ type conn struct {
 // RemoteAddr implements net.Conn: it is the client's.
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
+// NetConn is the connection underneath, on which a server may wait for something to
+// read once a Read has timed out: nothing is left here then.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.early == nil {
