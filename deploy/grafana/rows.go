@@ -168,6 +168,7 @@ func postgres() row {
 			`sum(rate(starling_postgres_round_trips_total{$m}[$__rate_interval])) / sum(rate(starling_imap_commands_total{$m}[$__rate_interval]))`, "round trips")},
 		{title: "New connections", unit: "ops", queries: rate("starling_postgres_dials_total", "instance")},
 		{title: "Had to wait for a connection", unit: "ops", queries: rate("starling_postgres_acquire_waits_total", "instance")},
+		{title: "Settings that may lose mail", unit: "short", help: "fsync, full_page_writes or synchronous_commit is off.", queries: one(`max by (job) (starling_postgres_durability_warnings{$m})`, "{{job}}")},
 	}}
 }
 
@@ -183,6 +184,10 @@ func objects() row {
 			`sum by (tier) (rate(starling_cache_hits_total{$m}[$__rate_interval])) / on () group_left () (sum(rate(starling_cache_hits_total{$m}[$__rate_interval])) + sum(rate(starling_cache_misses_total{$m}[$__rate_interval])))`, "{{tier}}")},
 		{title: "Size of the cache", unit: "bytes", queries: now("starling_cache_bytes", "tier")},
 		{title: "Removed from the cache", unit: "ops", queries: rate("starling_cache_evictions_total", "tier")},
+		{title: "Trouble with the cache", unit: "ops", queries: []query{
+			{`sum by (instance) (rate(starling_cache_bypasses_total{$m}[$__rate_interval]))`, "passed by {{instance}}"},
+			{`sum by (instance) (rate(starling_cache_disk_errors_total{$m}[$__rate_interval]))`, "disk errors {{instance}}"},
+		}},
 	}}
 }
 
@@ -215,7 +220,7 @@ func collector() row {
 	return row{"Collector", []panel{
 		{title: "Since the last run", unit: "s", help: "On any node.", queries: one(`time() - max by (job) (starling_collector_last_run_timestamp_seconds{$m})`, "{{job}}")},
 		{title: "Runs", unit: "ops", stacked: true, queries: rate("starling_collector_runs_total", "result")},
-		{title: "Due", unit: "short", queries: one(`max by (what) (starling_collector_backlog{$m})`, "{{what}}")},
+		{title: "Due", unit: "short", help: "And not done, of at most 1000 that were looked at.", queries: one(`max by (what) (starling_collector_backlog{$m})`, "{{what}}")},
 		{title: "Removed", unit: "ops", queries: rate("starling_collector_removed_total", "what")},
 	}}
 }
@@ -229,7 +234,8 @@ func goRuntime() row {
 		}},
 		{title: "Memory for mail", unit: "bytes", queries: []query{
 			{`sum by (instance) (starling_mailstore_snapshot_bytes{$m})`, "mailboxes {{instance}}"},
-			{`sum by (instance) (starling_mailstore_inflight_bytes{$m})`, "on its way {{instance}}"},
+			{`sum by (instance) (starling_mailstore_inflight_bytes{$m})`, "coming in {{instance}}"},
+			{`sum by (instance) (starling_mailstore_read_bytes{$m})`, "going out {{instance}}"},
 		}},
 		{title: "Goroutines", unit: "short", queries: one(`go_goroutines{$m}`, "{{instance}}")},
 		{title: "Pauses for garbage", unit: "s", queries: one(`rate(go_gc_duration_seconds_sum{$m}[$__rate_interval])`, "{{instance}}")},
