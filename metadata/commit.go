@@ -64,6 +64,7 @@ type Commit struct {
 	Deliveries []Delivery
 
 	collecting *collection // the collector's: see collect_mailbox.go
+	repairing  bool        // counters alone: see check.go
 }
 
 // Committed is what a commit made.

@@ -178,8 +178,8 @@ type lockedRow struct {
 // evidence judges by what the commit would have left, now that another commit
 // came after it or instead of it.
 func (db *DB) evidence(ctx context.Context, tx pgx.Tx, p *plan, rows map[MailboxID]lockedRow, now time.Time) (verdict, time.Time, error) {
-	if p.collecting != nil {
-		return unknown, now, nil // the collector looks again at what is left to do
+	if p.collecting != nil || p.repairing {
+		return unknown, now, nil // who collects or repairs looks again at what is left to do
 	}
 	db.trips.Add(1)
 	for _, d := range p.Deliveries {

@@ -27,7 +27,7 @@ var statements = [...]string{
 	"forget old deliveries", "forget what was expunged", "list accounts", "list aliases", "list domains", "list doomed objects",
 	"list mailboxes", "list tenants", "load deleted mailbox", "load mailbox", "lock mailboxes", "log in", "look for children",
 	"mark the mailboxes of an account as deleted", "note a listing", "note that the account was looked through", "ping",
-	"postpone doomed objects", "read messages", "read objects of messages", "read the accepted epoch", "read the clock",
+	"postpone doomed objects", "read messages", "read objects of messages", "read sizes of messages", "read the accepted epoch", "read the clock",
 	"read the epoch", "read the number of the schema", "read the objects of an account", "read the settings of the server",
 	"read the usage", "read the versions of accounts", "read the versions of mailboxes", "release work", "remove alias",
 	"remove an account", "rename mailbox", "resolve a commit in doubt", "set the first limit", "set the hold of",

@@ -1,0 +1,217 @@
+package metadata_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+
+	"starling/metadata"
+	"starling/metadata/metadatatest"
+)
+
+// damage plants something by SQL that no commit would do.
+func damage(t *testing.T, db *metadata.DB, sql string, args ...any) {
+	t.Helper()
+	tag, err := db.Pool().Exec(t.Context(), sql, args...)
+	check(t, err)
+	if tag.RowsAffected() == 0 {
+		t.Fatalf("%s: nothing was damaged", sql)
+	}
+}
+
+// wellUsed is a mailbox with messages in all states, two of which were moved away.
+func wellUsed(t *testing.T, db *metadata.DB, options ...func(*metadata.NewAccount)) (n, archive *node) {
+	t.Helper()
+	n = inboxOf(t, db, options...)
+	archive = create(t, db, n, "Archive")
+	n = do(t, db, n, n.appending(300))
+	n = do(t, db, n, n.storing(metadata.Seen, 1, 2, 130))
+	n = do(t, db, n, n.storing(metadata.Deleted|metadata.Seen, 3, 131))
+	n = do(t, db, n, n.storing(metadata.Deleted, 4))
+	n = do(t, db, n, n.expunging(4, 5, 6))
+	n = do(t, db, n, n.transferring(archive, true, 7, 8))
+	archive = load(t, db, archive.box)
+	n = do(t, db, n, n.transferring(archive, false, 9, 10))
+	_, err := db.Collect(t.Context(), ref(n), n.box.ModSeq)
+	check(t, err)
+	n = load(t, db, n.box)
+	check(t, errOf(db.Commit(t.Context(), n.expunging(11, 12))))
+	return load(t, db, n.box), load(t, db, archive.box)
+}
+
+func TestCheckMailbox(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.Open(t)
+	n, archive := wellUsed(t, db)
+	for _, n := range []*node{n, archive} {
+		found, err := db.CheckMailbox(t.Context(), ref(n), nil)
+		check(t, err)
+		if !found.Sound() || found.Mailbox.Version != n.box.Version || found.Counted != n.box.Counters || found.Counted.Messages == 0 {
+			t.Errorf("a sound mailbox: %+v", found)
+		}
+	}
+	for _, test := range []struct {
+		name, sql, undo string
+		want            func(f *metadata.MailboxCheck) bool
+	}{
+		{
+			"a row is lost", "delete from message where account_id = $1 and mailbox_id = $2 and uid = 20", "",
+			func(f *metadata.MailboxCheck) bool { return f.LostCount == 1 && slices.Equal(f.Lost, []uint32{20}) },
+		},
+		{
+			"a row has no slot", "update message set uid = 500 where account_id = $1 and mailbox_id = $2 and uid = 12", "delete from message where account_id = $1 and mailbox_id = $2 and uid = 500",
+			func(f *metadata.MailboxCheck) bool {
+				return f.StrayCount == 1 && slices.Equal(f.Stray, []uint32{500}) && f.Ahead
+			},
+		},
+		{
+			"UIDNEXT is low", "update mailbox set uidnext = uidnext - 10 where account_id = $1 and id = $2", "update mailbox set uidnext = uidnext + 10 where account_id = $1 and id = $2",
+			func(f *metadata.MailboxCheck) bool { return f.Ahead },
+		},
+		{
+			"the modseq is low", "update mailbox set modseq = modseq - 1 where account_id = $1 and id = $2", "update mailbox set modseq = modseq + 1 where account_id = $1 and id = $2",
+			func(f *metadata.MailboxCheck) bool { return f.Ahead },
+		},
+		{
+			"a chunk is lost", "delete from flags where account_id = $1 and mailbox_id = $2 and chunk = 1", "",
+			func(f *metadata.MailboxCheck) bool { return f.StrayCount == 128 && len(f.Stray) == 128 },
+		},
+	} {
+		damage(t, db, test.sql, n.box.Account, n.box.ID)
+		found, err := db.CheckMailbox(t.Context(), ref(n), nil)
+		check(t, err)
+		if found.Sound() || !test.want(&found) {
+			t.Errorf("%s: found %+v", test.name, found)
+		}
+		if test.undo != "" {
+			damage(t, db, test.undo, n.box.Account, n.box.ID)
+		}
+	}
+	damage(t, db, `update flags set slots = '\x63' where account_id = $1 and mailbox_id = $2 and chunk = 0`, n.box.Account, n.box.ID)
+	if _, err := db.CheckMailbox(t.Context(), ref(n), nil); err == nil {
+		t.Error("a chunk that cannot be read was read")
+	}
+	_, err := db.CheckMailbox(t.Context(), metadata.BoxRef{Account: n.box.Account, Mailbox: 99}, nil)
+	wantErr(t, err, metadata.ErrNoMailbox)
+}
+
+// Wrong counters are found, and mended by a commit of which clients see nothing but a
+// greater modseq.
+func TestRepairCounters(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.Open(t)
+	n, _ := wellUsed(t, db)
+	right := n.box.Counters
+	for _, column := range []string{"messages", "unseen", "deleted", "bytes", "deleted_bytes"} {
+		damage(t, db, "update mailbox set "+column+" = "+column+" + 7 where account_id = $1 and id = $2", n.box.Account, n.box.ID)
+		found, err := db.CheckMailbox(t.Context(), ref(n), nil)
+		check(t, err)
+		if found.Sound() || found.Counted != right {
+			t.Errorf("%s: found %+v", column, found)
+		}
+		mended, err := db.RepairCounters(t.Context(), ref(n), nil)
+		check(t, err)
+		if mended.Mailbox.Counters == right || mended.Counted != right {
+			t.Errorf("%s: mended %+v", column, mended)
+		}
+		l, err := db.Load(t.Context(), n.box.Account, n.box.ID, n.box.Version)
+		check(t, err)
+		if l.Mailbox.Counters != right || l.Mailbox.ModSeq != n.box.ModSeq+1 || l.Mailbox.Stamp == n.box.Stamp || l.Whole || len(l.Chunks) != 0 || l.Mailbox.UIDNext != n.box.UIDNext {
+			t.Errorf("%s: the mailbox is now %+v, was %+v", column, l.Mailbox, n.box)
+		}
+		n = apply(n, l)
+	}
+	if again, err := db.RepairCounters(t.Context(), ref(n), nil); err != nil || !again.Sound() {
+		t.Errorf("nothing to mend: %+v, %v", again, err)
+	}
+	if after := load(t, db, n.box); after.box.Version != n.box.Version {
+		t.Error("where nothing was wrong something was committed")
+	}
+}
+
+// While others change the mailbox nothing wrong is reported, what is wrong is found, and
+// it is mended although each commit of others comes in between.
+func TestCheckWhileOthersWrite(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.Open(t)
+	n, _ := wellUsed(t, db)
+	var writer sync.WaitGroup
+	stop := make(chan struct{})
+	writes := make(chan struct{})
+	writer.Go(func() {
+		for held := n; ; {
+			select {
+			case <-stop:
+				return
+			case <-writes:
+			}
+			live := held.live()
+			for _, change := range []func() *metadata.Commit{
+				func() *metadata.Commit { return held.appending(3) },
+				func() *metadata.Commit { return held.expunging(live[0]) },
+				func() *metadata.Commit { return held.storing(metadata.Seen, live[5]) },
+			} {
+				l, err := db.Load(context.WithoutCancel(t.Context()), held.box.Account, held.box.ID, held.box.Version)
+				if err == nil {
+					held = apply(held, l)
+					_, err = db.Commit(context.WithoutCancel(t.Context()), change())
+				}
+				if err != nil && !errors.Is(err, metadata.ErrConflict) { // a repair came first
+					t.Error(err)
+				}
+			}
+		}
+	})
+	defer writer.Wait()
+	defer close(stop)
+	// Of each twenty pages that were read, eight find the mailbox changed behind them.
+	changes := 0
+	pace := func(context.Context, int) error {
+		if changes++; changes%20 < 8 {
+			writes <- struct{}{}
+		}
+		return nil
+	}
+	for range 5 {
+		found, err := db.CheckMailbox(t.Context(), ref(n), pace)
+		check(t, err)
+		if !found.Sound() {
+			t.Fatalf("found %+v in a sound mailbox", found)
+		}
+		damage(t, db, "update mailbox set bytes = bytes + 1, unseen = unseen - 2 where account_id = $1 and id = $2", n.box.Account, n.box.ID)
+		found, err = db.CheckMailbox(t.Context(), ref(n), pace)
+		check(t, err)
+		if want := found.Counted.Add(metadata.Counters{Bytes: 1, Unseen: -2}); found.Mailbox.Counters != want {
+			t.Fatalf("found %+v", found)
+		}
+		check(t, errOf(db.RepairCounters(t.Context(), ref(n), pace)))
+	}
+	found, err := db.CheckMailbox(t.Context(), ref(n), pace)
+	check(t, err)
+	if !found.Sound() {
+		t.Fatalf("after repairs: %+v", found)
+	}
+}
+
+// A mailbox of several pages.
+func TestCheckIsPaged(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.Open(t)
+	n := inboxOf(t, db)
+	n = do(t, db, n, n.appending(6000))
+	var pages []int
+	found, err := db.CheckMailbox(t.Context(), ref(n), func(_ context.Context, rows int) error {
+		pages = append(pages, rows)
+		return nil
+	})
+	check(t, err)
+	if !found.Sound() || found.Counted.Messages != 6000 || !slices.Equal(pages, []int{5000, 1000}) {
+		t.Errorf("found %+v in pages of %v", found, pages)
+	}
+	enough := errors.New("enough")
+	if _, err := db.CheckMailbox(t.Context(), ref(n), func(context.Context, int) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("the check went on: %v", err)
+	}
+}
