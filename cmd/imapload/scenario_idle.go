@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const idleMailbox = "load-idle"
+
+// news is that an idler was told how many messages there are.
+type news struct {
+	exists int
+	at     time.Time
+	err    error
+}
+
+// watch waits in IDLE until the connection is closed or gets something wrong, and passes
+// on what it is told.
+func (c *client) watch(told chan<- news) {
+	for {
+		r, err := c.next()
+		if err != nil {
+			told <- news{err: err}
+			return
+		}
+		if exists := existing(r.line); exists >= 0 {
+			told <- news{exists: exists, at: time.Now()}
+		}
+	}
+}
+
+func existing(line []byte) int {
+	if !bytes.HasSuffix(line, []byte(" EXISTS")) {
+		return -1
+	}
+	return number(line, "* ")
+}
+
+// rest begins IDLE.
+func (c *client) rest() error {
+	if err := c.begin("IDLE"); err != nil {
+		return err
+	}
+	for {
+		r, err := c.next()
+		if err != nil {
+			return err
+		}
+		if bytes.HasPrefix(r.line, []byte("+")) {
+			return c.conn.SetDeadline(time.Time{})
+		}
+	}
+}
+
+// idle has many clients wait in IDLE on one mailbox, on all nodes, and one append to
+// it, on the first node. What is measured is from the writer's OK to each that waits.
+func (b *bench) idle(ctx context.Context) error {
+	writer, err := b.enter(ctx, 0, 0, "")
+	if err != nil {
+		return err
+	}
+	if err := writer.renew(idleMailbox); err != nil {
+		return writer.fail(err)
+	}
+	idlers := make([]*client, 0, b.cfg.idlers)
+	told := make(chan news, b.cfg.idlers)
+	var watching sync.WaitGroup
+	defer func() {
+		for _, c := range idlers {
+			_ = c.conn.Close() // ends its watch
+		}
+		go func() { // takes what they have to say at the end
+			watching.Wait()
+			close(told)
+		}()
+		for range told { //nolint:revive // until all have ended
+		}
+		_ = writer.close() // every command was answered
+	}()
+	for i := range b.cfg.idlers {
+		c, err := b.enter(ctx, i, 0, idleMailbox)
+		if err != nil {
+			return err
+		}
+		idlers = append(idlers, c)
+		if err := c.rest(); err != nil {
+			return err
+		}
+		watching.Go(func() { c.watch(told) })
+	}
+	return b.tell(ctx, writer, told)
+}
+
+// tell appends messages one by one, each when all idlers have heard of the one before.
+func (b *bench) tell(ctx context.Context, writer *client, told <-chan news) error {
+	var samples []time.Duration
+	before, began := usageOf(b.cfg.pids), time.Now()
+	l := load{name: "from OK to each", clients: b.cfg.idlers, units: 1}
+	defer func() { b.add(l, samples, time.Since(began), &before) }()
+	late := time.NewTimer(b.cfg.timeout)
+	for i := 0; i < b.cfg.messages && time.Since(began) < b.cfg.most && ctx.Err() == nil; i++ {
+		if err := writer.append(idleMailbox, b.mails[i%len(b.mails)]); err != nil {
+			return err
+		}
+		ok := time.Now()
+		late.Reset(b.cfg.timeout)
+		for range b.cfg.idlers {
+			select {
+			case n := <-told:
+				if n.err != nil {
+					return fmt.Errorf("in IDLE: %w", n.err)
+				}
+				if n.exists != i+1 {
+					return fmt.Errorf("in IDLE: %d EXISTS, want %d", n.exists, i+1)
+				}
+				samples = append(samples, max(n.at.Sub(ok), 0))
+			case <-late.C:
+				return errors.New("in IDLE: a client was told nothing")
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// idleMemory is how much memory a server has for a client that waits in IDLE.
+func (b *bench) idleMemory(ctx context.Context) error {
+	writer, err := b.enter(ctx, 0, 0, "")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = writer.close() }() // every command was answered
+	if err := errors.Join(writer.renew(idleMailbox), writer.append(idleMailbox, b.mails[0])); err != nil {
+		return err
+	}
+	var idlers []*client
+	defer func() {
+		for _, c := range idlers {
+			_ = c.conn.Close() // it is not needed any more
+		}
+	}()
+	enter := func(n int) error {
+		c, err := b.enter(ctx, n, 0, idleMailbox)
+		if err != nil {
+			return err
+		}
+		idlers = append(idlers, c)
+		return c.rest()
+	}
+	const warm = 10 // what is made once is there after some
+	for n := range warm {
+		if err := enter(n); err != nil {
+			return err
+		}
+	}
+	before, began := usageOf(b.cfg.pids), time.Now()
+	for n := range b.cfg.idlers {
+		if err := enter(warm + n); err != nil {
+			return err
+		}
+	}
+	b.add(load{name: "memory", clients: b.cfg.idlers}, nil, time.Since(began), &before)
+	last := &b.report.Results[len(b.report.Results)-1]
+	last.PerClient = (last.Memory - before.memory) / int64(b.cfg.idlers)
+	return nil
+}
