@@ -41,7 +41,7 @@ type cluster struct {
 // server is a run of starling serve.
 type server struct {
 	*program
-	imap, imaps, lmtp string // addresses
+	imap, imaps, lmtp, admin string // addresses
 }
 
 func (s *server) port(address string) string {
@@ -84,6 +84,7 @@ func newCluster(t *testing.T) *cluster {
 		"STARLING_BLOBS_DISK=" + filepath.Join(dir, "blobs"),
 		"STARLING_TLS_CERT=" + cert, "STARLING_TLS_KEY=" + key,
 		"STARLING_IMAP_LISTEN=127.0.0.1:0", "STARLING_IMAP_LISTEN_TLS=127.0.0.1:0", "STARLING_LMTP_LISTEN=127.0.0.1:0",
+		"STARLING_ADMIN_LISTEN=127.0.0.1:0",
 		"STARLING_IMAP_PLAINTEXT_LOGIN=true",
 	}}
 	for i := range c.nodes {
@@ -119,9 +120,9 @@ func (c *cluster) end() {
 func (c *cluster) serve() *server {
 	c.t.Helper()
 	p := start(c.t, invocation{args: []string{"serve"}, env: c.env})
-	text := p.waitFor("three listeners", func(s string) bool { return len(addresses(s)) == 3 })
+	text := p.waitFor("listeners", listens)
 	at := addresses(text)
-	return &server{program: p, imap: at["IMAP"], imaps: at["IMAPS"], lmtp: at["LMTP"]}
+	return &server{program: p, imap: at["IMAP"], imaps: at["IMAPS"], lmtp: at["LMTP"], admin: at["HTTP"]}
 }
 
 // deliver hands a message to a node by LMTP.

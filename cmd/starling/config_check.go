@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -80,7 +82,7 @@ func decodeScalar(from, to reflect.Type, value any) (any, error) {
 	}
 	if err := mapstructure.WeakDecode(value, reflect.New(to).Interface()); err != nil {
 		return nil, fmt.Errorf("is %v; want %s", value, map[reflect.Kind]string{
-			reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Int64: "a whole number",
+			reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Int64: "a whole number", reflect.Float64: "a number",
 		}[to.Kind()])
 	}
 	return value, nil
@@ -108,20 +110,15 @@ func (c *Config) validate() error {
 	v := &problems{}
 	c.checkStores(v)
 	c.checkListeners(v)
+	c.checkTLS(v)
 	c.checkMail(v)
-	for _, network := range c.Auth.Trusted {
-		if _, err := netip.ParsePrefix(network); err != nil {
-			v.wrong("auth.trusted", "%q is no network; want one such as 10.1.0.0/16", network)
-		}
-	}
-	if c.Auth.Hashers < 0 {
-		v.wrong("auth.hashers", "is %d; want 0 or more", c.Auth.Hashers)
-	}
+	c.checkTraces(v)
+	v.networks("auth.trusted", c.Auth.Trusted)
+	v.least("auth.hashers", int64(c.Auth.Hashers), 0)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "json", "console")
-	if c.ShutdownGrace < 0 {
-		v.wrong("shutdown_grace", "is %v; want 0s or more", c.ShutdownGrace)
-	}
+	v.atLeast("shutdown_delay", c.ShutdownDelay, 0, "")
+	v.atLeast("shutdown_grace", c.ShutdownGrace, 0, "")
 	if len(v.errs) > 0 {
 		return usageError{errors.Join(v.errs...)}
 	}
@@ -167,6 +164,25 @@ func (p *problems) addresses(key string, addresses []string) {
 	}
 }
 
+// least says that a number may not be less.
+func (p *problems) least(key string, value, least int64) {
+	switch {
+	case value >= least:
+	case least == 0:
+		p.wrong(key, "is %d; want 0 or more", value)
+	default:
+		p.wrong(key, "is %d; want at least %d", value, least)
+	}
+}
+
+func (p *problems) networks(key string, networks []string) {
+	for _, network := range networks {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			p.wrong(key, "%q is no network; want one such as 10.1.0.0/16", network)
+		}
+	}
+}
+
 func (c *Config) checkStores(v *problems) {
 	if _, err := c.Postgres.dsn(); err != nil {
 		v.errs = append(v.errs, err)
@@ -185,6 +201,7 @@ func (c *Config) checkStores(v *problems) {
 			v.wrong("blobs.s3", "%v", err)
 		}
 	}
+	c.checkCache(v)
 	if len(c.NATS.URLs) == 0 {
 		v.wrong("nats.urls", "is not set; give the servers of the NATS cluster, such as nats://nats:4222")
 	}
@@ -198,27 +215,78 @@ func (c *Config) checkStores(v *problems) {
 	}
 }
 
+func (c *Config) checkCache(v *problems) {
+	cache := c.Blobs.Cache
+	v.least("blobs.cache.memory", cache.Memory, 0)
+	v.least("blobs.cache.disk", cache.Disk, 0)
+	switch {
+	case cache.Dir == "":
+	case cache.Disk == 0:
+		v.wrong("blobs.cache.disk", "is 0, but blobs.cache.dir is set; give octets to keep there, or no folder")
+	case c.Blobs.Disk != "" && filepath.Clean(cache.Dir) == filepath.Clean(c.Blobs.Disk):
+		v.wrong("blobs.cache.dir", "is the folder of blobs.disk; the cache needs one of its own, since it deletes what it finds")
+	}
+}
+
 func (c *Config) checkListeners(v *problems) {
-	v.addresses("imap.listen", c.IMAP.Listen)
-	v.addresses("imap.listen_tls", c.IMAP.ListenTLS)
-	v.addresses("lmtp.listen", c.LMTP.Listen)
+	taken := make(map[string]string)
+	for _, l := range []struct {
+		key       string
+		addresses []string
+	}{
+		{"imap.listen", c.IMAP.Listen},
+		{"imap.listen_tls", c.IMAP.ListenTLS},
+		{"lmtp.listen", c.LMTP.Listen},
+		{"admin.listen", c.Admin.Listen},
+	} {
+		v.addresses(l.key, l.addresses)
+		for _, address := range l.addresses {
+			if before := taken[address]; before != "" && !strings.HasSuffix(address, ":0") {
+				v.wrong(l.key, "%q is an address of %s already", address, before)
+			}
+			taken[address] = l.key
+		}
+	}
 	if len(c.IMAP.Listen)+len(c.IMAP.ListenTLS)+len(c.LMTP.Listen) == 0 {
 		v.wrong("imap.listen", "is empty, as are imap.listen_tls and lmtp.listen: nobody could reach the node")
 	}
+	v.networks("imap.proxy_networks", c.IMAP.ProxyNetworks)
+	v.networks("lmtp.proxy_networks", c.LMTP.ProxyNetworks)
+	v.least("imap.max_connections", int64(c.IMAP.MaxConnections), 1)
+	v.least("imap.max_per_address", int64(c.IMAP.MaxPerAddress), 0)
+	v.least("imap.max_per_account", int64(c.IMAP.MaxPerAccount), 0)
+	v.least("imap.max_per_tenant", int64(c.IMAP.MaxPerTenant), 0)
+	v.least("lmtp.max_connections", int64(c.LMTP.MaxConnections), 1)
+	v.least("lmtp.max_recipients", int64(c.LMTP.MaxRecipients), 1)
+	v.atLeast("imap.idle_timeout", c.IMAP.IdleTimeout, 30*time.Minute, ", as RFC 9051 asks for")
+	v.atLeast("imap.keep_alive", c.IMAP.KeepAlive, time.Second, "")
+}
+
+func (c *Config) checkTLS(v *problems) {
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		v.wrong("tls", "cert and key must be given together")
 	}
-	if c.TLS.Cert == "" && len(c.IMAP.ListenTLS) > 0 {
-		v.wrong("imap.listen_tls", "needs tls.cert and tls.key; or set it to []")
+	if c.TLS.Cert == "" && len(c.TLS.Folders) == 0 && len(c.IMAP.ListenTLS) > 0 {
+		v.wrong("imap.listen_tls", "needs tls.cert and tls.key, or tls.folders; or set it to []")
 	}
-	if c.IMAP.MaxConnections < 1 {
-		v.wrong("imap.max_connections", "is %d; want at least 1", c.IMAP.MaxConnections)
+	for _, folder := range c.TLS.Folders {
+		if info, err := os.Stat(folder); err != nil {
+			v.wrong("tls.folders", "%v", err)
+		} else if !info.IsDir() {
+			v.wrong("tls.folders", "%q is no folder", folder)
+		}
 	}
-	if c.LMTP.MaxRecipients < 1 {
-		v.wrong("lmtp.max_recipients", "is %d; want at least 1", c.LMTP.MaxRecipients)
+}
+
+func (c *Config) checkTraces(v *problems) {
+	if c.Traces.Endpoint != "" {
+		if u, err := url.Parse(c.Traces.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+			v.wrong("traces.endpoint", "is no URL of a collector; want one such as http://otel:4318, without a password")
+		}
 	}
-	v.atLeast("imap.idle_timeout", c.IMAP.IdleTimeout, 30*time.Minute, ", as RFC 9051 asks for")
-	v.atLeast("imap.keep_alive", c.IMAP.KeepAlive, time.Second, "")
+	if sample := c.Traces.Sample; !(sample >= 0 && sample <= 1) { //nolint:staticcheck // it may be no number at all
+		v.wrong("traces.sample", "is %v; want 0 to 1", sample)
+	}
 }
 
 func (c *Config) checkMail(v *problems) {

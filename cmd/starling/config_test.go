@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -48,7 +49,8 @@ func TestConfigDescribed(t *testing.T) {
 		}
 	}
 	// An empty list of the file is an empty list, where the default has none.
-	got.NATS.URLs, got.Auth.Trusted = want.NATS.URLs, want.Auth.Trusted
+	got.NATS.URLs, got.Auth.Trusted, got.TLS.Folders = want.NATS.URLs, want.Auth.Trusted, want.TLS.Folders
+	got.IMAP.ProxyNetworks, got.LMTP.ProxyNetworks = want.IMAP.ProxyNetworks, want.LMTP.ProxyNetworks
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
@@ -104,6 +106,7 @@ func TestConfigNotLoaded(t *testing.T) {
 		"no duration":        {"mail:\n  retention: 14d\n", nil, []string{"mail.retention: is 14d; want a duration"}},
 		"no number":          {"imap:\n  max_connections: many\n", nil, []string{"imap.max_connections: is many; want a whole number"}},
 		"size with a letter": {"", []string{"STARLING_MAIL_MAX_MESSAGE=64M"}, []string{"mail.max_message: is 64M; want a whole number"}},
+		"no fraction":        {"traces:\n  sample: some\n", nil, []string{"traces.sample: is some; want a number"}},
 		"no truth":           {"imap:\n  plaintext_login: perhaps\n", nil, []string{"imap.plaintext_login: is perhaps; want true or false"}},
 		"no list":            {"imap:\n  listen: ':143'\n", nil, []string{"imap.listen: is :143; want a list", `[":143"]`}},
 		"two":                {"imap:\n  max_connections: x\nmail:\n  sweep: y\n", nil, []string{"imap.max_connections: is x", "mail.sweep: is y"}},
@@ -160,7 +163,26 @@ func TestConfigValidate(t *testing.T) {
 		{func(c *Config) { c.NATS.URLs = nil }, []string{"nats.urls: is not set", "nats://"}},
 		{func(c *Config) { c.NATS.URLs = []string{"localhost"} }, []string{`nats.urls: "localhost" is no URL`}},
 		{func(c *Config) { c.TLS.Key = "" }, []string{"tls: cert and key must be given together"}},
-		{func(c *Config) { c.TLS = TLSConfig{} }, []string{"imap.listen_tls: needs tls.cert and tls.key; or set it to []"}},
+		{func(c *Config) { c.TLS = TLSConfig{} }, []string{"imap.listen_tls: needs tls.cert and tls.key, or tls.folders; or set it to []"}},
+		{func(c *Config) { c.TLS.Folders = []string{missing} }, []string{"tls.folders: ", missing}},
+		{func(c *Config) { c.TLS.Folders = []string{"config_test.go"} }, []string{`tls.folders: "config_test.go" is no folder`}},
+		{func(c *Config) { c.IMAP.ProxyNetworks = []string{"10.0.0.1"} }, []string{`imap.proxy_networks: "10.0.0.1" is no network`}},
+		{func(c *Config) { c.LMTP.ProxyNetworks = []string{"lan"} }, []string{`lmtp.proxy_networks: "lan" is no network`}},
+		{func(c *Config) { c.IMAP.MaxPerAddress = -1 }, []string{"imap.max_per_address: is -1; want 0 or more"}},
+		{func(c *Config) { c.IMAP.MaxPerAccount = -1 }, []string{"imap.max_per_account: is -1; want 0 or more"}},
+		{func(c *Config) { c.IMAP.MaxPerTenant = -1 }, []string{"imap.max_per_tenant: is -1; want 0 or more"}},
+		{func(c *Config) { c.LMTP.MaxConnections = 0 }, []string{"lmtp.max_connections: is 0; want at least 1"}},
+		{func(c *Config) { c.Admin.Listen = []string{"8080"} }, []string{`admin.listen: "8080" is no address`}},
+		{func(c *Config) { c.Admin.Listen = []string{":143"} }, []string{`admin.listen: ":143" is an address of imap.listen already`}},
+		{func(c *Config) { c.Blobs.Cache.Memory = -1 }, []string{"blobs.cache.memory: is -1; want 0 or more"}},
+		{func(c *Config) { c.Blobs.Cache.Disk = -1 }, []string{"blobs.cache.disk: is -1; want 0 or more"}},
+		{func(c *Config) { c.Blobs.Cache.Dir, c.Blobs.Cache.Disk = "/cache", 0 }, []string{"blobs.cache.disk: is 0, but blobs.cache.dir is set"}},
+		{func(c *Config) { c.Blobs.Cache.Dir = "/var/mail/" }, []string{"blobs.cache.dir: is the folder of blobs.disk"}},
+		{func(c *Config) { c.Traces.Endpoint = "otel:4318" }, []string{"traces.endpoint: is no URL", "http://otel:4318"}},
+		{func(c *Config) { c.Traces.Endpoint = "http://u:hidden@otel" }, []string{"traces.endpoint: is no URL", "without a password"}},
+		{func(c *Config) { c.Traces.Sample = 1.1 }, []string{"traces.sample: is 1.1; want 0 to 1"}},
+		{func(c *Config) { c.Traces.Sample = math.NaN() }, []string{"traces.sample: is NaN; want 0 to 1"}},
+		{func(c *Config) { c.ShutdownDelay = -1 }, []string{"shutdown_delay: is -1ns; want at least 0s"}},
 		{func(c *Config) { c.IMAP.Listen = []string{"143"} }, []string{`imap.listen: "143" is no address; want host:port`}},
 		{func(c *Config) { c.IMAP.ListenTLS = []string{"a:"} }, []string{`imap.listen_tls: "a:" is no address`}},
 		{func(c *Config) { c.LMTP.Listen = []string{""} }, []string{`lmtp.listen: "" is no address`}},
@@ -179,7 +201,7 @@ func TestConfigValidate(t *testing.T) {
 		{func(c *Config) { c.Auth.Trusted = []string{"10.0.0.1"} }, []string{`auth.trusted: "10.0.0.1" is no network`, "10.1.0.0/16"}},
 		{func(c *Config) { c.Log.Level = "loud" }, []string{`log.level: is "loud"; want debug, info, warn or error`}},
 		{func(c *Config) { c.Log.Format = "xml" }, []string{`log.format: is "xml"; want json or console`}},
-		{func(c *Config) { c.ShutdownGrace = -1 }, []string{"shutdown_grace: is -1ns; want 0s or more"}},
+		{func(c *Config) { c.ShutdownGrace = -1 }, []string{"shutdown_grace: is -1ns; want at least 0s"}},
 		{func(c *Config) { c.Log.Format, c.Log.Level = "", "" }, []string{"log.level", "log.format"}},
 	} {
 		t.Run(test.want[0], func(t *testing.T) {
@@ -197,6 +219,12 @@ func TestConfigValidate(t *testing.T) {
 				}
 			}
 		})
+	}
+	named := validConfig()
+	named.TLS = TLSConfig{Folders: []string{t.TempDir()}}
+	named.Admin.Listen, named.IMAP.Listen = []string{"127.0.0.1:0"}, []string{"127.0.0.1:0"}
+	if err := named.validate(); err != nil {
+		t.Errorf("a node with a folder of certificates and free ports is refused: %v", err)
 	}
 	collector := validConfig()
 	collector.Mail.Collect = -1

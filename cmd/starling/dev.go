@@ -55,7 +55,7 @@ func newDev() *cobra.Command {
 	f.StringVar(&o.s3, "s3", "", "S3 server and bucket to keep mail in instead of the folder: http://host:port/bucket")
 	f.StringVar(&o.s3Access, "s3-access-key", "", "access key for --s3 (default: from the environment)")
 	f.StringVar(&o.s3Secret, "s3-secret-key", "", "secret key for --s3")
-	f.IntVar(&o.nodes, "nodes", 2, "how many nodes, 1 to 9; node n listens on the ports n143, n993 and n124")
+	f.IntVar(&o.nodes, "nodes", 2, "how many nodes, 1 to 9; node n listens on the ports n143, n993, n124, and for HTTP on 8079+n")
 	f.BoolVar(&o.anyPorts, "any-ports", false, "listen on free ports instead, as for a second cluster")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error")
 	return cmd
@@ -286,6 +286,7 @@ func (d *dev) nodeConfig(i int, dsn, natsURL, cert, key string) (Config, error) 
 	cfg.IMAP.ListenTLS = []string{d.address(i, 993)}
 	cfg.IMAP.PlaintextLogin = true // on loopback only
 	cfg.LMTP.Listen = []string{d.address(i, 124)}
+	cfg.Admin.Listen = []string{d.adminAddress(i)}
 	cfg.TLS = TLSConfig{Cert: cert, Key: key}
 	cfg.Postgres.DSN = dsn
 	cfg.NATS.URLs = []string{natsURL}
@@ -320,6 +321,14 @@ func (d *dev) address(node, port int) string {
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(node*1000+port))
 }
 
+// adminAddress is where a node's admin listener is.
+func (d *dev) adminAddress(node int) string {
+	if d.anyPorts {
+		return "127.0.0.1:0"
+	}
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(8079+node))
+}
+
 // describe says where everything is, and what to try.
 func (d *dev) describe(nodes []*node) {
 	p := func(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
@@ -328,6 +337,9 @@ func (d *dev) describe(nodes []*node) {
 		p("  node %d", i+1)
 		for _, l := range n.listeners {
 			p("    %-6s %s", l.what, l.Addr())
+		}
+		for _, l := range n.adminAt {
+			p("    %-6s http://%s/node", "HTTP", l.Addr())
 		}
 	}
 	p("\nAccounts, with the password %q:", devPassword)

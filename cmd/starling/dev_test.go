@@ -29,7 +29,7 @@ type devCluster struct {
 	nodes []map[string]string // what listens where
 }
 
-var devListener = regexp.MustCompile(`(?m)^ +(IMAPS?|LMTP) +(\S+)$`)
+var devListener = regexp.MustCompile(`(?m)^ +(IMAPS?|LMTP|HTTP) +(?:http://)?([^\s/]+)(?:/node)?$`)
 
 // startDev runs starling dev until it says that it serves.
 func startDev(t *testing.T, in invocation, flags ...string) *devCluster {
@@ -160,7 +160,7 @@ const shortMail = "From: a@example.org\r\nSubject: short\r\n\r\nHello.\r\n"
 func testDev(t *testing.T, in invocation, data string) {
 	t.Helper()
 	d := startDev(t, in, "--data", data)
-	if len(d.nodes) != 2 || len(d.nodes[0]) != 3 || len(d.nodes[1]) != 3 {
+	if len(d.nodes) != 2 || len(d.nodes[0]) != 4 || len(d.nodes[1]) != 4 {
 		t.Fatalf("listeners are %v", d.nodes)
 	}
 	if n := count(t, d.nodes[1]["IMAP"]); n != 3 {

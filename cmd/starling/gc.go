@@ -6,9 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"starling/events"
-	"starling/events/memory"
-	"starling/events/nats"
 	"starling/frontend/mailstore"
 	"starling/metadata"
 )
@@ -55,8 +52,8 @@ func newGC() *cobra.Command {
 	return cmd
 }
 
-// withCollector opens what the collector needs: the stores of a node, without
-// its frontends. Without NATS the nodes hear of it a little later.
+// withCollector opens what the collector needs: the stores of a node, without its
+// frontends.
 func withCollector(cmd *cobra.Command, do func(context.Context, *node) error) (err error) {
 	ctx := cmd.Context()
 	cfg, err := configOf(cmd)
@@ -67,29 +64,9 @@ func withCollector(cmd *cobra.Command, do func(context.Context, *node) error) (e
 	if err != nil {
 		return err
 	}
-	n := &node{cfg: cfg, log: log}
+	n := makeNode(cfg, log)
 	defer n.close()
-	if n.db, err = openDB(ctx, cfg.Postgres); err != nil {
-		return err
-	}
-	n.closers = append(n.closers, n.db.Close)
-	blobs, err := openBlobs(ctx, cfg.Blobs, log)
-	if err != nil {
-		return err
-	}
-	if len(cfg.NATS.URLs) > 0 {
-		n.bus, err = nats.Open(cfg.NATS.config(log))
-	} else {
-		n.bus, err = new(memory.Hub).Open(events.Options{Log: log})
-	}
-	if err != nil {
-		return fmt.Errorf("nats: %w", err)
-	}
-	n.store, err = mailstore.New(ctx, mailstore.Config{
-		DB: n.db, Blobs: blobs, Bus: n.bus, Log: log, TempDir: cfg.Mail.TempDir,
-		OrphanGrace: cfg.Mail.OrphanGrace, Retention: cfg.Mail.Retention, BackupWindow: cfg.Mail.BackupWindow,
-	})
-	if err != nil {
+	if err := n.openStoresNow(ctx); err != nil {
 		return err
 	}
 	return do(ctx, n)

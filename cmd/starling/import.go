@@ -75,9 +75,9 @@ func (o *importOptions) run(cmd *cobra.Command, address string, paths []string) 
 	if err != nil {
 		return err
 	}
-	n := &node{cfg: cfg, log: log}
+	n := makeNode(cfg, log)
 	defer n.close()
-	if err := n.openStores(cmd.Context()); err != nil {
+	if err := n.openStoresNow(cmd.Context()); err != nil {
 		return err
 	}
 	return n.withStore(cmd.Context(), func(ctx context.Context) error {

@@ -6,72 +6,65 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
-	"starling/blobstore"
-	"starling/blobstore/disk"
-	"starling/blobstore/s3"
 	"starling/events"
-	"starling/events/nats"
-	"starling/frontend/auth"
+	"starling/frontend/admin"
 	"starling/frontend/imap"
+	"starling/frontend/listen"
 	"starling/frontend/lmtp"
 	"starling/frontend/mailstore"
 	"starling/metadata"
 )
 
-// node is a frontend: what it is made of, in the order in which it is stopped.
+// node is a frontend. Its parts are opened in this order, and closed in the
+// opposite one: the admin listener comes first and goes last.
 type node struct {
-	cfg Config
-	log *zap.Logger
+	cfg     Config
+	log     *zap.Logger
+	figures *prometheus.Registry
+	traces  trace.TracerProvider // nil: no traces
 
-	imap      *imap.Server
-	lmtp      *lmtp.Server
+	health  *admin.Health
+	admin   *admin.Server
+	adminAt []net.Listener
+
+	certs *listen.Certificates // nil: no TLS
+	db    *metadata.DB
+	bus   *events.Node
+	store *mailstore.Store
+	imap  *imap.Server
+	lmtp  *lmtp.Server
+
 	listeners []listener
-	store     *mailstore.Store
-	bus       *events.Node
-	db        *metadata.DB
-	closers   []func()
+	closers   []func()   // the last first
+	failed    chan error // has what ended a part of it
 }
 
-// listener is a socket and who answers there.
-type listener struct {
-	net.Listener
-	what  string
-	serve func(net.Listener) error
-}
-
-// closeOnce is a listener that servers and the node may close, in any order.
-type closeOnce struct {
-	net.Listener
-	once sync.Once
-	err  error
-}
-
-// Close closes the listener, and says the same when it is called again.
-func (l *closeOnce) Close() error {
-	l.once.Do(func() { l.err = l.Listener.Close() })
-	return l.err
-}
-
-// newNode builds a node and opens its listeners. If anything of it cannot be
-// had, nothing is left open.
+// newNode builds a node and opens its listeners, as soon as the schema of the
+// database is right. If anything of it cannot be had, nothing is left open.
 func newNode(ctx context.Context, cfg Config, log *zap.Logger) (*node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &node{cfg: cfg, log: log}
+	n := makeNode(cfg, log)
 	if err := n.open(ctx); err != nil {
 		n.close()
 		return nil, err
 	}
 	return n, nil
+}
+
+// makeNode is a node that has nothing open.
+func makeNode(cfg Config, log *zap.Logger) *node {
+	return &node{cfg: cfg, log: log, figures: prometheus.NewRegistry(), failed: make(chan error, 1)}
 }
 
 func (n *node) open(ctx context.Context) error {
@@ -82,6 +75,15 @@ func (n *node) open(ctx context.Context) error {
 		}
 		n.cfg.Hostname = name
 	}
+	if err := n.openAdmin(ctx); err != nil {
+		return err
+	}
+	if err := n.openTraces(ctx); err != nil {
+		return err
+	}
+	if err := n.openCertificates(ctx); err != nil {
+		return err
+	}
 	if err := n.openStores(ctx); err != nil {
 		return err
 	}
@@ -91,178 +93,26 @@ func (n *node) open(ctx context.Context) error {
 	return n.listen(ctx)
 }
 
-// openStores opens the three systems that everything is kept in.
-func (n *node) openStores(ctx context.Context) error {
-	db, err := openDB(ctx, n.cfg.Postgres)
-	if err != nil {
-		return err
-	}
-	n.db = db
-	n.closers = append(n.closers, db.Close)
-	blobs, err := openBlobs(ctx, n.cfg.Blobs, n.log)
-	if err != nil {
-		return err
-	}
-	if n.bus, err = nats.Open(n.cfg.NATS.config(n.log)); err != nil {
-		return fmt.Errorf("nats: %w", err)
-	}
-	n.store, err = mailstore.New(context.WithoutCancel(ctx), mailstore.Config{
-		DB: db, Blobs: blobs, Bus: n.bus, Log: n.log,
-		TempDir: n.cfg.Mail.TempDir, MaxMessage: n.cfg.Mail.MaxMessage,
-		Sweep: n.cfg.Mail.Sweep, OrphanGrace: n.cfg.Mail.OrphanGrace, Retention: n.cfg.Mail.Retention,
-		BackupWindow: n.cfg.Mail.BackupWindow, Collect: n.cfg.Mail.Collect,
-	})
-	return err
-}
-
-// warn logs what in PostgreSQL's settings does not go with what is promised.
-func (n *node) warn(ctx context.Context) error {
-	warnings, err := n.db.Warnings(ctx)
-	if err != nil {
-		return fmt.Errorf("postgres: %w", err)
-	}
-	for _, w := range warnings {
-		n.log.Warn("PostgreSQL may lose acknowledged mail", zap.String("reason", w))
-	}
-	return nil
-}
-
-func openDB(ctx context.Context, cfg PostgresConfig) (*metadata.DB, error) {
-	dsn, err := cfg.dsn()
-	if err != nil {
-		return nil, usageError{err}
-	}
-	db, err := metadata.Open(ctx, metadata.Config{DSN: dsn, MaxConns: cfg.MaxConns, QueryMode: cfg.QueryMode})
-	if err != nil {
-		return nil, fmt.Errorf("postgres: %w", err)
-	}
-	if err := db.CheckSchema(ctx); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("postgres: %w", err)
-	}
-	return db, nil
-}
-
-func openBlobs(ctx context.Context, cfg BlobsConfig, log *zap.Logger) (blobstore.Store, error) {
-	if cfg.Disk != "" {
-		store, err := disk.Open(cfg.Disk)
-		if err != nil {
-			return nil, fmt.Errorf("blobs.disk: %w", err)
-		}
-		return store, nil
-	}
-	store, err := s3.New(cfg.S3.config())
-	if err != nil {
-		return nil, usageError{fmt.Errorf("blobs.s3: %w", err)}
-	}
-	// A node can serve without bodies, so that S3 being away is no reason not to start.
-	if err := store.CheckBucket(ctx); errors.Is(err, blobstore.ErrUnavailable) {
-		log.Warn("S3 cannot be reached", zap.Error(err))
-	} else if err != nil {
-		return nil, fmt.Errorf("blobs.s3: %w", err)
-	}
-	return store, nil
-}
-
-func (c S3Config) config() s3.Config {
-	return s3.Config{
-		Endpoint: c.Endpoint, Region: c.Region, Bucket: c.Bucket, Prefix: c.Prefix,
-		Addressing: c.Addressing, CAFile: c.CAFile, AccessKey: c.AccessKey, SecretKey: c.SecretKey,
-		AccessKeyFile: c.AccessKeyFile, SecretKeyFile: c.SecretKeyFile,
-	}
-}
-
-func (c NATSConfig) config(log *zap.Logger) nats.Config {
-	return nats.Config{
-		URLs: c.URLs, Prefix: c.Prefix, Name: "starling", Credentials: c.Credentials, Nkey: c.Nkey,
-		User: c.User, Password: c.Password, Token: c.Token, CA: c.CA, Cert: c.Cert, Key: c.Key,
-		Options: events.Options{Log: log},
-	}
-}
-
-// openFrontends builds the servers of the protocols.
-func (n *node) openFrontends() error {
-	var tlsConfig *tls.Config
-	if n.cfg.TLS.Cert != "" {
-		cert, err := tls.LoadX509KeyPair(n.cfg.TLS.Cert, n.cfg.TLS.Key)
-		if err != nil {
-			return usageError{fmt.Errorf("tls: %w", err)}
-		}
-		tlsConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-	}
-	authConfig := auth.Config{Hashers: n.cfg.Auth.Hashers}
-	for _, network := range n.cfg.Auth.Trusted {
-		prefix, err := netip.ParsePrefix(network)
-		if err != nil {
-			return usageError{fmt.Errorf("auth.trusted: %w", err)}
-		}
-		authConfig.Trusted = append(authConfig.Trusted, prefix)
-	}
-	authenticator, err := auth.New(n.db, authConfig, n.log)
-	if err != nil {
-		return err
-	}
-	n.imap = imap.NewServer(imap.Config{
-		Store: n.store, Auth: authenticator, Log: n.log, TLS: tlsConfig,
-		PlaintextLogin: n.cfg.IMAP.PlaintextLogin, Version: version(),
-		MaxConnections: n.cfg.IMAP.MaxConnections, IdleTimeout: n.cfg.IMAP.IdleTimeout, KeepAlive: n.cfg.IMAP.KeepAlive,
-	})
-	n.lmtp = lmtp.NewServer(lmtp.Config{
-		Store: n.store, Log: n.log, Hostname: n.cfg.Hostname, TLS: tlsConfig,
-		MaxRecipients: n.cfg.LMTP.MaxRecipients, TempDir: n.cfg.Mail.TempDir,
-	})
-	return nil
-}
-
-func (n *node) listen(ctx context.Context) error {
-	for _, l := range []struct {
-		what      string
-		addresses []string
-		serve     func(net.Listener) error
-	}{
-		{"IMAP", n.cfg.IMAP.Listen, func(l net.Listener) error { return n.imap.Serve(l, false) }},
-		{"IMAPS", n.cfg.IMAP.ListenTLS, func(l net.Listener) error { return n.imap.Serve(l, true) }},
-		{"LMTP", n.cfg.LMTP.Listen, n.lmtp.Serve},
-	} {
-		for _, address := range l.addresses {
-			var config net.ListenConfig
-			socket, err := config.Listen(ctx, "tcp", address)
-			if err != nil {
-				return fmt.Errorf("listen for %s: %w", l.what, err)
-			}
-			n.listeners = append(n.listeners, listener{&closeOnce{Listener: socket}, l.what, l.serve})
-		}
-	}
-	return nil
-}
-
-// run serves until ctx is done, then stops in order: no new connections, BYE to
-// those that wait, running commands finish, and last the stores.
+// run serves until ctx is done, then drains the node and closes it.
 func (n *node) run(ctx context.Context) error {
 	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStore()
-	failed := make(chan error, len(n.listeners)+1)
 	var store, servers sync.WaitGroup
-	store.Go(func() {
-		if err := n.store.Run(storeCtx); err != nil {
-			failed <- err
-		}
-	})
+	store.Go(func() { n.fail(n.store.Run(storeCtx)) })
 	for _, l := range n.listeners {
-		n.log.Info("listening", zap.String("for", l.what), zap.Stringer("address", l.Addr()))
-		servers.Go(func() {
-			if err := l.serve(l); err != nil {
-				failed <- err
-			}
-		})
+		n.logListening(l.what, l.Addr())
+		servers.Go(func() { n.fail(l.serve(l)) })
 	}
+	n.health.Serve()
+	n.admin.Attach(admin.Parts{
+		Store: n.store, Sessions: n.imapSessions, Deliveries: n.lmtpSessions, Bus: n.heard,
+	})
 	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+	case err = <-n.failed:
 	}
-	n.log.Info("stopping")
-	err = errors.Join(err, n.stopServers(context.WithoutCancel(ctx)))
+	err = errors.Join(err, n.drain(context.WithoutCancel(ctx), err == nil))
 	servers.Wait()
 	stopStore()
 	store.Wait()
@@ -271,7 +121,28 @@ func (n *node) run(ctx context.Context) error {
 	return err
 }
 
-func (n *node) stopServers(ctx context.Context) error {
+// fail notes that a part of the node has ended by an error, which ends the node.
+func (n *node) fail(err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case n.failed <- err:
+	default: // it ends already
+	}
+}
+
+// drain ends what the node serves: for shutdown_delay it only says that it is not
+// ready, so that load balancers take it out. Then nobody comes in, those that wait are
+// told to go, one after the other, and running commands finish, all of it within
+// shutdown_grace.
+func (n *node) drain(ctx context.Context, delay bool) error {
+	n.health.Drain()
+	if delay && n.cfg.ShutdownDelay > 0 {
+		n.log.Info("draining", zap.Duration("delay", n.cfg.ShutdownDelay))
+		time.Sleep(n.cfg.ShutdownDelay)
+	}
+	n.log.Info("stopping")
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.ShutdownGrace)
 	defer cancel()
 	var stopping sync.WaitGroup
@@ -291,40 +162,22 @@ func (n *node) closeListeners() {
 	}
 }
 
+// onClose has do called when the node is closed, before what was opened before.
+func (n *node) onClose(do func()) { n.closers = append(n.closers, do) }
+
 // close lets go of everything that was opened.
 func (n *node) close() {
 	n.closeListeners()
-	if n.bus != nil {
-		if err := n.bus.Close(); err != nil {
-			n.log.Warn("bus not closed", zap.Error(err))
-		}
-	}
-	for _, c := range n.closers {
+	for _, c := range slices.Backward(n.closers) {
 		c()
 	}
-	n.closers, n.bus, n.listeners = nil, nil, nil
+	n.closers = nil
 }
 
-// newLogger is the log that the settings ask for, on standard error.
-func newLogger(cfg LogConfig) (*zap.Logger, error) {
-	level, err := zapcore.ParseLevel(cfg.Level)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("log.level: %w", err)}
+// tls is the configuration for TLS; nil if there is none.
+func (n *node) tls() *tls.Config {
+	if n.certs == nil {
+		return nil
 	}
-	c := zap.NewProductionConfig()
-	c.Level = zap.NewAtomicLevelAt(level)
-	c.Sampling = nil
-	c.DisableCaller, c.DisableStacktrace = true, true
-	c.EncoderConfig.TimeKey = "time"
-	c.EncoderConfig.EncodeTime = zapcore.TimeEncoderOfLayout(time.RFC3339Nano)
-	if cfg.Format == "console" {
-		c.Encoding = "console"
-		c.EncoderConfig.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		c.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
-	}
-	log, err := c.Build()
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	return log, nil
+	return n.certs.TLSConfig()
 }

@@ -195,7 +195,10 @@ func run(t *testing.T, in invocation) (stdout, stderr string, status int) {
 	return stdout, stderr, status
 }
 
-// addresses are where a node listens, by IMAP, IMAPS and LMTP, as its log says.
+// listens says that a node serves, by its log.
+func listens(output string) bool { return addresses(output)["LMTP"] != "" }
+
+// addresses are where a node listens, by IMAP, IMAPS, LMTP and HTTP, as its log says.
 func addresses(output string) map[string]string {
 	found := make(map[string]string)
 	lines := bufio.NewScanner(strings.NewReader(output))

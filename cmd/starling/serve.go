@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -15,8 +16,9 @@ func newServe() *cobra.Command {
 		Short: "Run a node: IMAP and LMTP over PostgreSQL, S3 and NATS",
 		Long: "Run a node: IMAP and LMTP over PostgreSQL, S3 and NATS. Any number of nodes can\n" +
 			"serve the same accounts. SIGTERM stops it cleanly: no new connections, BYE to\n" +
-			"those that wait, running commands finish. The schema must be up to date: see\n" +
-			"starling migrate.",
+			"those that wait, running commands finish. Until PostgreSQL is there, with the\n" +
+			"schema that starling migrate makes, the node waits, and says so on the admin\n" +
+			"listener. SIGHUP has it look at its certificates at once.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := configOf(cmd)
@@ -27,14 +29,16 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			limitMemory(log)
 			n, err := newNode(cmd.Context(), cfg, log)
+			if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
+				log.Info("stopped before it served")
+				return nil
+			}
 			if err != nil {
 				return err
 			}
-			if err := n.warn(cmd.Context()); err != nil {
-				n.close()
-				return err
-			}
+			n.warn(cmd.Context())
 			return n.run(cmd.Context())
 		},
 	}

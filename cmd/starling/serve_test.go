@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -10,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"starling/metadata/postgres"
 )
 
 // talker is a connection on which a test says what it likes.
@@ -114,7 +111,8 @@ func TestServeRefuses(t *testing.T) {
 		{1, "listen for IMAP: listen tcp " + taken, "STARLING_IMAP_LISTEN=" + taken},
 		{2, "tls: ", "STARLING_TLS_CERT=" + filepath.Join(t.TempDir(), "none.pem")},
 		{2, "log.level: ", "STARLING_LOG_LEVEL=loud"},
-		{1, "postgres: ", "STARLING_POSTGRES_DSN=postgres://127.0.0.1:1/none?connect_timeout=1"},
+		{2, "postgres.dsn: ", "STARLING_POSTGRES_DSN=postgres://127.0.0.1:port/none"},
+		{1, "listen for HTTP: listen tcp " + taken, "STARLING_ADMIN_LISTEN=" + taken},
 		{1, "blobs.disk: ", "STARLING_BLOBS_DISK=" + write(t, importOne, "a file", t.TempDir(), "file") + "/blobs"},
 	} {
 		_, stderr, status := run(t, invocation{args: []string{"serve"}, env: append(append([]string{}, c.env...), test.env)})
@@ -124,44 +122,13 @@ func TestServeRefuses(t *testing.T) {
 	}
 }
 
-// Without its schema a node does not start, and says what to do; migrate makes it.
-func TestServeNeedsSchema(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t)
-	needPostgres(t)
-	empty, err := postgres.Start(t.Context(), postgres.Config{Dir: filepath.Join(openFolder(t), "data"), Disposable: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := empty.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	env := append(append([]string{}, c.env...), "STARLING_POSTGRES_DSN="+empty.DSN("postgres"))
-	_, stderr, status := run(t, invocation{args: []string{"serve"}, env: env})
-	if status != 1 || !strings.Contains(stderr, "migrate") {
-		t.Errorf("without a schema: status %d, %s", status, stderr)
-	}
-	for range 2 { // again is well
-		if stdout, stderr, status := run(t, invocation{args: []string{"migrate"}, env: env}); status != 0 || !strings.Contains(stdout, "up to date") {
-			t.Fatalf("migrate: status %d, %s%s", status, stdout, stderr)
-		}
-	}
-	p := start(t, invocation{args: []string{"serve"}, env: env})
-	p.waitFor("three listeners", func(s string) bool { return len(addresses(s)) == 3 })
-	if status := p.stop(syscall.SIGINT); status != 0 {
-		t.Errorf("status %d", status)
-	}
-}
-
 // A node starts without NATS, which only hints, and says so.
 func TestServeWithoutNATS(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	env := append(append([]string{}, c.env...), "STARLING_NATS_URLS=nats://127.0.0.1:1", "STARLING_MAIL_SWEEP=1s")
 	p := start(t, invocation{args: []string{"serve"}, env: env})
-	text := p.waitFor("three listeners", func(s string) bool { return len(addresses(s)) == 3 })
+	text := p.waitFor("listeners", listens)
 	deaf := login(t, addresses(text)["IMAP"], testUser, testPassword, nil)
 	c.deliver(0, testUser, numberedMail(1))
 	if data, err := deaf.Select("INBOX", nil).Wait(); err != nil || data.NumMessages != 1 {

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"starling/frontend/auth"
+	"starling/frontend/imap"
+	"starling/frontend/listen"
+	"starling/frontend/lmtp"
+)
+
+// listener is a socket for a protocol, and who answers there.
+type listener struct {
+	*listen.Listener
+	what  string
+	serve func(net.Listener) error
+}
+
+// openCertificates reads the certificates, and has them read again when they have
+// changed, or on SIGHUP.
+func (n *node) openCertificates(ctx context.Context) error {
+	c := n.cfg.TLS
+	if c.Cert == "" && len(c.Folders) == 0 {
+		return nil
+	}
+	var err error
+	n.certs, err = listen.NewCertificates(listen.CertificatesConfig{
+		Cert: c.Cert, Key: c.Key, Folders: c.Folders, Metrics: n.figures, Log: n.log,
+	})
+	if err != nil {
+		return usageError{fmt.Errorf("tls: %w", err)}
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	var watching sync.WaitGroup
+	watching.Go(func() { n.certs.Run(ctx) })
+	watching.Go(func() {
+		for {
+			select {
+			case <-hangups:
+				n.certs.Reload()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	n.onClose(func() {
+		signal.Stop(hangups)
+		stop()
+		watching.Wait()
+	})
+	return nil
+}
+
+// openFrontends builds the servers of the protocols.
+func (n *node) openFrontends() error {
+	trusted, err := networks("auth.trusted", n.cfg.Auth.Trusted)
+	if err != nil {
+		return err
+	}
+	authenticator, err := auth.New(n.db, auth.Config{Hashers: n.cfg.Auth.Hashers, Trusted: trusted, Metrics: n.figures}, n.log)
+	if err != nil {
+		return err
+	}
+	c := n.cfg.IMAP
+	imapConfig := imap.Config{
+		Store: n.store, Auth: authenticator, Log: n.log, Metrics: n.figures, Traces: n.traces,
+		TLS: n.tls(), PlaintextLogin: c.PlaintextLogin, Version: version(),
+		MaxConnections: c.MaxConnections, MaxPerAccount: c.MaxPerAccount, MaxPerTenant: c.MaxPerTenant,
+		IdleTimeout: c.IdleTimeout, KeepAlive: c.KeepAlive,
+	}
+	if n.certs != nil {
+		imapConfig.Handshake = n.certs.Handshake
+	}
+	n.imap = imap.NewServer(imapConfig)
+	n.lmtp = lmtp.NewServer(lmtp.Config{
+		Store: n.store, Log: n.log, Hostname: n.cfg.Hostname, TLS: n.tls(), Metrics: n.figures, Traces: n.traces,
+		MaxRecipients: n.cfg.LMTP.MaxRecipients, TempDir: n.cfg.Mail.TempDir,
+	})
+	return nil
+}
+
+// networks are the networks of a setting.
+func networks(key string, of []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, network := range of {
+		prefix, err := netip.ParsePrefix(network)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("%s: %w", key, err)}
+		}
+		all = append(all, prefix)
+	}
+	return all, nil
+}
+
+// What is said to whom there is no room for.
+const (
+	imapRefusal = "* BYE [UNAVAILABLE] Too many connections, try again\r\n"
+	lmtpRefusal = "421 4.3.2 Too many connections, try again\r\n"
+)
+
+// listen opens the listeners of the protocols.
+func (n *node) listen(ctx context.Context) error {
+	trusted, err := networks("auth.trusted", n.cfg.Auth.Trusted)
+	if err != nil {
+		return err
+	}
+	imapProxies, err := networks("imap.proxy_networks", n.cfg.IMAP.ProxyNetworks)
+	if err != nil {
+		return err
+	}
+	lmtpProxies, err := networks("lmtp.proxy_networks", n.cfg.LMTP.ProxyNetworks)
+	if err != nil {
+		return err
+	}
+	imapLimits := listen.NewLimits(listen.LimitsConfig{
+		Connections: n.cfg.IMAP.MaxConnections, PerAddress: n.cfg.IMAP.MaxPerAddress, Exempt: trusted,
+	})
+	lmtpLimits := listen.NewLimits(listen.LimitsConfig{Connections: n.cfg.LMTP.MaxConnections})
+	for _, l := range []struct {
+		what      string
+		addresses []string
+		config    listen.Config
+		serve     func(net.Listener) error
+	}{
+		{
+			"IMAP", n.cfg.IMAP.Listen, listen.Config{Name: "imap", Limits: imapLimits, Refusal: imapRefusal, ProxyNetworks: imapProxies},
+			func(l net.Listener) error { return n.imap.Serve(l, false) },
+		},
+		{
+			"IMAPS", n.cfg.IMAP.ListenTLS, listen.Config{Name: "imaps", Limits: imapLimits, ProxyNetworks: imapProxies},
+			func(l net.Listener) error { return n.imap.Serve(l, true) },
+		},
+		{
+			"LMTP", n.cfg.LMTP.Listen, listen.Config{Name: "lmtp", Limits: lmtpLimits, Refusal: lmtpRefusal, ProxyNetworks: lmtpProxies},
+			n.lmtp.Serve,
+		},
+	} {
+		l.config.Metrics, l.config.Log = n.figures, n.log
+		for _, address := range l.addresses {
+			socket, err := openSocket(ctx, l.what, address)
+			if err != nil {
+				return err
+			}
+			n.listeners = append(n.listeners, listener{listen.New(socket, l.config), l.what, l.serve})
+		}
+	}
+	return nil
+}
+
+func openSocket(ctx context.Context, what, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	socket, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", what, err)
+	}
+	return socket, nil
+}
+
+// logListening says where something listens.
+func (n *node) logListening(what string, at net.Addr) {
+	n.log.Info("listening", zap.String("for", what), zap.Stringer("address", at))
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
+	"starling/blobstore"
+	"starling/blobstore/cache"
+	"starling/blobstore/disk"
+	"starling/blobstore/s3"
+	"starling/events"
+	"starling/events/memory"
+	"starling/events/nats"
+	"starling/frontend/mailstore"
+	"starling/metadata"
+)
+
+// openStores opens the three systems that everything is kept in. It waits for
+// PostgreSQL to be there with the right schema; the node serves without the others.
+func (n *node) openStores(ctx context.Context) error {
+	var err error
+	if n.db, err = prepareDB(ctx, n.cfg.Postgres, n.figures, n.traces); err != nil {
+		return err
+	}
+	n.onClose(n.db.Close)
+	n.watchPostgres()
+	blobs, err := n.openBlobs(ctx)
+	if err != nil {
+		return err
+	}
+	natsConfig := n.cfg.NATS.config(n.log)
+	natsConfig.Options.Metrics = n.figures
+	if n.bus, err = nats.Open(natsConfig); err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	n.onClose(n.closeBus)
+	n.watchNATS()
+	if err := n.health.Await(ctx, depSchema); err != nil {
+		return err
+	}
+	return n.openStore(ctx, blobs)
+}
+
+// openStoresNow is openStores for a command, which waits for nothing. Without NATS
+// the nodes hear of what it does a little later.
+func (n *node) openStoresNow(ctx context.Context) error {
+	var err error
+	if n.db, err = openDB(ctx, n.cfg.Postgres); err != nil {
+		return err
+	}
+	n.onClose(n.db.Close)
+	blobs, _, err := openBlobs(ctx, n.cfg.Blobs, n.log, n.figures, nil)
+	if err != nil {
+		return err
+	}
+	if len(n.cfg.NATS.URLs) > 0 {
+		n.bus, err = nats.Open(n.cfg.NATS.config(n.log))
+	} else {
+		n.bus, err = new(memory.Hub).Open(events.Options{Log: n.log})
+	}
+	if err != nil {
+		return fmt.Errorf("nats: %w", err)
+	}
+	n.onClose(n.closeBus)
+	return n.openStore(ctx, blobs)
+}
+
+func (n *node) openStore(ctx context.Context, blobs blobstore.Store) (err error) {
+	n.store, err = mailstore.New(context.WithoutCancel(ctx), mailstore.Config{
+		DB: n.db, Blobs: blobs, Bus: n.bus, Log: n.log, Metrics: n.figures, Traces: n.traces,
+		TempDir: n.cfg.Mail.TempDir, MaxMessage: n.cfg.Mail.MaxMessage,
+		Sweep: n.cfg.Mail.Sweep, OrphanGrace: n.cfg.Mail.OrphanGrace, Retention: n.cfg.Mail.Retention,
+		BackupWindow: n.cfg.Mail.BackupWindow, Collect: n.cfg.Mail.Collect,
+	})
+	return err
+}
+
+func (n *node) closeBus() {
+	if err := n.bus.Close(); err != nil {
+		n.log.Warn("bus not closed", zap.Error(err))
+	}
+}
+
+// openBlobs opens the store of messages, and the cache before it.
+func (n *node) openBlobs(ctx context.Context) (blobstore.Store, error) {
+	store, bucket, err := openBlobs(ctx, n.cfg.Blobs, n.log, n.figures, n.traces)
+	if err != nil {
+		return nil, err
+	}
+	if bucket != nil {
+		n.watchS3(bucket)
+	}
+	c := n.cfg.Blobs.Cache
+	if c.Memory == 0 && c.Dir == "" {
+		return store, nil
+	}
+	cached := cache.New(store, cache.Config{Memory: c.Memory, Dir: c.Dir, Disk: c.Disk, Log: n.log, Metrics: n.figures})
+	n.onClose(cached.Close)
+	return cached, nil
+}
+
+// warn logs what in PostgreSQL's settings does not go with what is promised.
+func (n *node) warn(ctx context.Context) {
+	warnings, err := n.db.Warnings(ctx)
+	if err != nil {
+		n.log.Warn("PostgreSQL's settings could not be read", zap.Error(err))
+	}
+	for _, w := range warnings {
+		n.log.Warn("PostgreSQL may lose acknowledged mail", zap.String("reason", w))
+	}
+}
+
+// prepareDB prepares connections to PostgreSQL and makes none.
+func prepareDB(ctx context.Context, cfg PostgresConfig, figures prometheus.Registerer, traces trace.TracerProvider) (*metadata.DB, error) {
+	dsn, err := cfg.dsn()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	db, err := metadata.Open(ctx, metadata.Config{
+		DSN: dsn, MaxConns: cfg.MaxConns, QueryMode: cfg.QueryMode, Metrics: figures, Traces: traces,
+	})
+	if err != nil {
+		return nil, usageError{fmt.Errorf("postgres.dsn: %w", err)}
+	}
+	return db, nil
+}
+
+// openDB opens the database for a command, which does not wait for it.
+func openDB(ctx context.Context, cfg PostgresConfig) (*metadata.DB, error) {
+	db, err := prepareDB(ctx, cfg, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.CheckSchema(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	return db, nil
+}
+
+// openBlobs opens the store of messages. With S3 it also returns how to ask whether
+// that is there.
+func openBlobs(ctx context.Context, cfg BlobsConfig, log *zap.Logger, figures prometheus.Registerer, traces trace.TracerProvider) (
+	store blobstore.Store, bucket func(context.Context) error, err error,
+) {
+	if cfg.Disk != "" {
+		store, err := disk.Open(cfg.Disk)
+		if err != nil {
+			return nil, nil, fmt.Errorf("blobs.disk: %w", err)
+		}
+		return store, nil, nil
+	}
+	s3Config := cfg.S3.config()
+	s3Config.Metrics, s3Config.Traces = figures, traces
+	s3Store, err := s3.New(s3Config)
+	if err != nil {
+		return nil, nil, usageError{fmt.Errorf("blobs.s3: %w", err)}
+	}
+	// A node can serve without bodies, so that S3 being away is no reason not to start.
+	if err := s3Store.CheckBucket(ctx); errors.Is(err, blobstore.ErrUnavailable) {
+		log.Warn("S3 cannot be reached", zap.Error(err))
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("blobs.s3: %w", err)
+	}
+	return s3Store, s3Store.CheckBucket, nil
+}
+
+func (c S3Config) config() s3.Config {
+	return s3.Config{
+		Endpoint: c.Endpoint, Region: c.Region, Bucket: c.Bucket, Prefix: c.Prefix,
+		Addressing: c.Addressing, CAFile: c.CAFile, AccessKey: c.AccessKey, SecretKey: c.SecretKey,
+		AccessKeyFile: c.AccessKeyFile, SecretKeyFile: c.SecretKeyFile,
+	}
+}
+
+func (c NATSConfig) config(log *zap.Logger) nats.Config {
+	return nats.Config{
+		URLs: c.URLs, Prefix: c.Prefix, Name: "starling", Credentials: c.Credentials, Nkey: c.Nkey,
+		User: c.User, Password: c.Password, Token: c.Token, CA: c.CA, Cert: c.Cert, Key: c.Key,
+		Options: events.Options{Log: log},
+	}
+}
