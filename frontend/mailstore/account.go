@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"starling/events"
 	"starling/metadata"
@@ -148,6 +149,7 @@ func (a *Account) Unsubscribe(ctx context.Context, name string) error {
 }
 
 func (a *Account) listChanged(ctx context.Context, done metadata.ListChange) {
+	a.store.lists.note(a.row.ID, time.Now().Add(a.store.cfg.ListDelay))
 	a.store.publish(a.store.cause(ctx).stamp(events.Event{Account: int64(a.row.ID), Kind: events.List, ModSeq: done.ListSeq}))
 }
 

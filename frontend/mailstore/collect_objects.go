@@ -56,7 +56,8 @@ func (c *collector) orphans(ctx context.Context) error {
 	}
 }
 
-// scan compares the objects of an account with its messages.
+// scan compares the objects of an account with its messages, and writes its list of
+// mailboxes.
 func (c *collector) scan(ctx context.Context, account metadata.AccountID) error {
 	now, err := c.db.Now(ctx)
 	if err != nil {
@@ -82,6 +83,9 @@ func (c *collector) scan(ctx context.Context, account metadata.AccountID) error 
 		}
 	}
 	if err := c.doomOrphans(ctx, account, page); err != nil {
+		return err
+	}
+	if err := c.store.writeList(ctx, c.db, account); err != nil {
 		return err
 	}
 	c.report.Scanned++

@@ -413,6 +413,7 @@ func (s *site) sound() {
 	}
 	rows := rowsOf(s.t, s.db, s.account.ID)
 	keys, owners := s.blobs.keys(s.account.ID), map[metadata.ObjectID]bool{}
+	delete(keys, metadata.ObjectID{}) // the list of mailboxes
 	var used metadata.Quota
 	for _, box := range list.Mailboxes {
 		load, err := s.db.Load(ctx, s.account.ID, box.ID, metadata.Version{})

@@ -26,5 +26,11 @@
 // What is expunged stays for a time, in which [Mailbox.Undelete] brings it back.
 // Then the collector (collect.go) takes it, on any node: the rows first, by commits
 // like all others, and their objects a good while later, when no backup of the
-// database names them any more (collect_objects.go).
+// database names them any more (collect_objects.go). Beside its mails an account has one
+// more object, the list of its mailboxes (lists.go).
+//
+// What a node holds is bounded by budgets (budget.go): messages on their way in,
+// mailboxes, and what is read to answer with. Who finds no room waits a little
+// and is then told to come back. What a snapshot is due to, and the trace that it is part
+// of, goes from the commit to the sessions on all nodes (trace.go).
 package mailstore

@@ -39,6 +39,7 @@ type Config struct {
 	Linger       time.Duration // how long a mailbox that nobody has open stays in memory; 1 min
 	Sweep        time.Duration // how often open mailboxes are compared with PostgreSQL; 30 s
 	SweepDeaf    time.Duration // the same while the bus is down; 2 s
+	ListDelay    time.Duration // after which a changed list of mailboxes is written to Blobs too; 3 min
 	OrphanGrace  time.Duration // age from which an object that no row names is an orphan; 72 h
 	Retention    time.Duration // how long expunged mail can be brought back; 14 days, negative: not at all
 	BackupWindow time.Duration // delay between the rows' deletion and the object's; 7 days, negative: none
@@ -72,6 +73,7 @@ func (c *Config) setDefaults() {
 	def(&c.Linger, time.Minute)
 	def(&c.Sweep, 30*time.Second)
 	def(&c.SweepDeaf, 2*time.Second)
+	def(&c.ListDelay, 3*time.Minute)
 	def(&c.OrphanGrace, 72*time.Hour)
 	def(&c.Retention, 14*24*time.Hour)
 	def(&c.BackupWindow, 7*24*time.Hour)
@@ -95,6 +97,7 @@ type Store struct {
 	tracer  trace.Tracer // nil: no traces
 	sub     events.Subscription
 	watch   watch
+	lists   lists
 	work    sync.WaitGroup
 
 	inflight  *budget // messages on their way in
@@ -135,6 +138,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, cfg.SnapshotMemory, m.refusedSnapshot),
 		accounts:  make(map[metadata.AccountID]*resident),
 	}
+	s.lists.due = make(map[metadata.AccountID]time.Time)
 	s.snapshots.room = s.makeRoom
 	if cfg.Traces != nil {
 		s.tracer = cfg.Traces.Tracer("starling/frontend/mailstore")
@@ -153,6 +157,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.work.Go(func() { <-ctx.Done(); close(s.watch.stopped) })
 	s.work.Go(func() { s.sweepLoop(ctx) })
 	s.work.Go(func() { s.evictLoop(ctx) })
+	s.work.Go(func() { s.listsLoop(ctx) })
 	if s.cfg.Collect > 0 {
 		s.work.Go(func() { s.collectLoop(ctx) })
 	}

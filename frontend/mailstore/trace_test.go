@@ -138,17 +138,11 @@ func TestCauseOfSeveral(t *testing.T) {
 	c.append(x, Inbox, mail("1"))
 	mine, theirs := c.enter(x, Inbox), c.enter(y, Inbox)
 	version := func() metadata.Version { return mine.Snapshot().row.Version }
-	heard := func(at int64) {
-		y.watch.reading <- struct{}{} // nothing is read by itself
-		y.heard(events.Event{
-			Account: int64(c.account.ID), Mailbox: int64(mine.ID()), Kind: events.Changed,
-			ModSeq: version().ModSeq, Epoch: version().Epoch, At: at,
-		})
-	}
+	told := func(modseq, at int64) { theirs.box.told(events.Event{ModSeq: modseq, Epoch: version().Epoch, At: at}) }
 	mine.store(one(1), AddFlags, "seen")
-	heard(2000)
+	told(version().ModSeq, 2000)
 	mine.store(one(1), AddFlags, "flagged")
-	heard(3000)
+	told(version().ModSeq, 3000)
 	if got := theirs.refresh().Cause().At; got.UnixNano() != 2000 {
 		t.Errorf("the cause was at %v", got.UnixNano())
 	}
@@ -157,8 +151,7 @@ func TestCauseOfSeveral(t *testing.T) {
 		t.Errorf("the cause of what nobody told of was at %v", got.At)
 	}
 	// A hint of what is not there yet waits for it.
-	next := version()
-	y.box(theirs).told(events.Event{ModSeq: next.ModSeq + 2, Epoch: next.Epoch, At: 4000})
+	told(version().ModSeq+2, 4000)
 	mine.store(one(1), AddFlags, "flagged")
 	if got := theirs.refresh().Cause(); !got.At.IsZero() {
 		t.Errorf("the cause of an earlier change was at %v", got.At)
@@ -167,12 +160,7 @@ func TestCauseOfSeveral(t *testing.T) {
 	if got := theirs.refresh().Cause().At; got.UnixNano() != 4000 {
 		t.Errorf("the cause was at %v", got.UnixNano())
 	}
-	for len(y.watch.reading) > 0 {
-		<-y.watch.reading
-	}
 }
-
-func (n *node) box(cl *client) *box { return n.lookup(cl.box.ref) }
 
 func TestHintKeepsCause(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,134 @@
+package mailstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"starling/blobstore"
+	"starling/metadata"
+)
+
+// stored is the account's list as it is in the object store; nil if there is none.
+func (c *cluster) stored() *storedList {
+	c.t.Helper()
+	key, err := blobstore.NameKey(int64(c.account.ID), "mailboxes")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	body, err := c.blobs.Store.Get(c.t.Context(), key, 0, -1)
+	if errors.Is(err, blobstore.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer body.Close()
+	list := new(storedList)
+	if err := json.NewDecoder(body).Decode(list); err != nil {
+		c.t.Fatal(err)
+	}
+	return list
+}
+
+// names are the mailboxes of the stored list.
+func (l *storedList) names() []string {
+	var names []string
+	for _, m := range l.Mailboxes {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// The list is written once for what changes within the delay, from the first change on.
+func TestListIsWritten(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	write := func(after time.Duration) { x.writeLists(t.Context(), x.db, time.Now().Add(after)) }
+	if _, err := x.Create(t.Context(), "Drafts", []string{`\Drafts`}); err != nil {
+		t.Fatal(err)
+	}
+	write(x.cfg.ListDelay - time.Minute)
+	if got := c.stored(); got != nil {
+		t.Fatalf("written at once: %+v", got)
+	}
+	rename(t, x, "Archive", "Old")
+	if err := x.Subscribe(t.Context(), "Old"); err != nil {
+		t.Fatal(err)
+	}
+	puts := c.blobs.puts.Load()
+	write(x.cfg.ListDelay)
+	write(x.cfg.ListDelay)
+	if n := c.blobs.puts.Load() - puts; n != 1 {
+		t.Errorf("written %d times", n)
+	}
+	list, err := x.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &storedList{Version: 1, ListSeq: list.ListSeq, Subscriptions: list.Subscriptions}
+	for _, m := range list.Mailboxes {
+		want.Mailboxes = append(want.Mailboxes, storedMailbox{ID: int64(m.ID), Name: m.Name, UIDValidity: m.UIDValidity, SpecialUse: m.SpecialUse})
+	}
+	for i := range want.Mailboxes { // nothing and an empty list are the same
+		if len(want.Mailboxes[i].SpecialUse) == 0 {
+			want.Mailboxes[i].SpecialUse = nil
+		}
+	}
+	if got := c.stored(); !reflect.DeepEqual(got, want) || !reflect.DeepEqual(got.names(), []string{"Drafts", Inbox, "Old"}) {
+		t.Errorf("stored is %+v\nwant      %+v", got, want)
+	}
+}
+
+// While the store is away the list waits, and a list of an account that is gone is not written.
+func TestListWaits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	create(t, x, "New")
+	later := func(n int) time.Time {
+		at := time.Now()
+		for range n {
+			at = at.Add(x.cfg.ListDelay + time.Minute)
+		}
+		return at
+	}
+	c.blobs.set(func() { c.blobs.failed = blobstore.ErrUnavailable })
+	x.writeLists(t.Context(), x.db, later(1))
+	c.blobs.set(func() { c.blobs.failed = nil })
+	x.writeLists(t.Context(), x.db, later(1))
+	if got := c.stored(); got != nil {
+		t.Errorf("tried again at once: %+v", got)
+	}
+	x.lists.note(4711, time.Now())
+	x.writeLists(t.Context(), x.db, later(2))
+	if got := c.stored(); got == nil || len(got.Mailboxes) != 3 {
+		t.Errorf("stored is %+v", got)
+	}
+	if got := x.lists.take(later(9)); len(got) != 0 {
+		t.Errorf("%v still wait", got)
+	}
+}
+
+// A node that stops writes what waits, and the collector what no node wrote.
+func TestListIsWrittenInTheEnd(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.node()
+	create(t, x, "New")
+	x.stop()
+	if got := c.stored(); got == nil || len(got.Mailboxes) != 3 {
+		t.Errorf("stored is %+v", got)
+	}
+	remove(t, c.still(), "New")
+	if _, err := c.still().Collect(context.WithoutCancel(t.Context()), c.account.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.stored(); got == nil || len(got.Mailboxes) != 2 {
+		t.Errorf("stored is %+v", got)
+	}
+}
