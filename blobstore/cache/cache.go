@@ -21,6 +21,10 @@ const (
 	// MaxRange is the length of the largest range, in bytes, that is looked up in the cache.
 	MaxRange = 1 << 20
 
+	// maxPut is the size of the largest mail, in bytes, that is kept when it is put. To keep 5 KB costs 10 µs, a GET that is
+	// saved 200 µs and a wait, so it pays if one in twenty is read on the node that took it in; beyond this size it would not.
+	maxPut = 64 << 10
+
 	// maxOffset is where a range may end: no object is larger.
 	maxOffset = 5 << 30
 )
@@ -80,14 +84,14 @@ func (s *Store) Close() {
 	s.disk.close()
 }
 
-// Put implements blobstore.Store. What was put is kept in memory if it is at most a block: the clients that hear of a new
-// mail read it next.
+// Put implements blobstore.Store. What was put is kept in memory if it is small: the clients that hear of a new mail read
+// it next.
 func (s *Store) Put(ctx context.Context, key blobstore.Key, body io.ReadSeeker, size int64) (blobstore.PutResult, error) {
 	id, ok := idOf(key)
 	if !ok {
 		return s.inner.Put(ctx, key, body, size)
 	}
-	keep := s.memory != nil && size > 0 && size <= BlockSize
+	keep := s.memory != nil && size > 0 && size <= maxPut
 	var start int64
 	if keep {
 		var err error

@@ -79,7 +79,7 @@ func TestPutKeepsSmallMails(t *testing.T) {
 	t.Parallel()
 	b := newBelow()
 	s := open(t, b, cache.Config{Memory: 16 << 20})
-	for size, gets := range map[int]int64{1: 0, 5000: 0, cache.BlockSize: 0, cache.BlockSize + 1: 1} {
+	for size, gets := range map[int]int64{1: 0, 5000: 0, 64 << 10: 0, 64<<10 + 1: 1} {
 		b.gets.Store(0)
 		data, key := blobtest.Bytes(size), blobstore.NewKey(1)
 		body := strings.NewReader("before" + string(data))
