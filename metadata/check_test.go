@@ -21,7 +21,7 @@ func damage(t *testing.T, db *metadata.DB, sql string, args ...any) {
 	}
 }
 
-// wellUsed is a mailbox with messages in all states, two of which were moved away.
+// wellUsed is a mailbox with messages in all states, and the one to which some were moved and copied.
 func wellUsed(t *testing.T, db *metadata.DB, options ...func(*metadata.NewAccount)) (n, archive *node) {
 	t.Helper()
 	n = inboxOf(t, db, options...)
@@ -38,6 +38,8 @@ func wellUsed(t *testing.T, db *metadata.DB, options ...func(*metadata.NewAccoun
 	check(t, err)
 	n = load(t, db, n.box)
 	check(t, errOf(db.Commit(t.Context(), n.expunging(11, 12))))
+	n, archive = load(t, db, n.box), load(t, db, archive.box)
+	check(t, errOf(db.Commit(t.Context(), n.transferring(archive, true, 13))))
 	return load(t, db, n.box), load(t, db, archive.box)
 }
 

@@ -73,45 +73,57 @@ func (db *DB) Named(ctx context.Context, account AccountID, objects []ObjectID) 
 		asked[o] = struct{}{}
 	}
 	named = make(map[ObjectID]struct{})
-	ctx, cancel := context.WithTimeout(ctx, objectScanTimeout+patience)
-	defer cancel()
-	conn, release, err := db.acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the objects of an account: %w", db.metrics.failed(err))
-	}
-	defer release()
-	run := db.metrics.begin(ctx, "read the objects of an account")
-	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		db.trips.Add(3)
-		if _, err := tx.Exec(ctx, `select set_config('statement_timeout', $1::text, true)`, milliseconds(objectScanTimeout)); err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, `
+	var o pgtype.UUID
+	err = db.scan(ctx, "read the objects of an account", `
 select object
 from message
 where account_id = $1::bigint
 union all
 select object
 from blob_share
-where account_id = $1::bigint and refs > 0`, account)
+where account_id = $1::bigint and refs > 0`, []any{account}, func(rows pgx.Rows) error {
+		err := rows.Scan(&o)
+		if _, ok := asked[o.Bytes]; ok {
+			named[o.Bytes] = struct{}{}
+		}
+		return err
+	})
+	return named, err
+}
+
+// scan is rows for a statement that reads a whole account: it has objectScanTimeout.
+func (db *DB) scan(ctx context.Context, what, sql string, args []any, each func(pgx.Rows) error) error {
+	ctx, cancel := context.WithTimeout(ctx, objectScanTimeout+patience)
+	defer cancel()
+	conn, release, err := db.acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, db.metrics.failed(err))
+	}
+	defer release()
+	run := db.metrics.begin(ctx, what)
+	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		db.trips.Add(3)
+		if _, err := tx.Exec(ctx, `select set_config('statement_timeout', $1::text, true)`, milliseconds(objectScanTimeout)); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}
-		var o pgtype.UUID
-		_, err = pgx.ForEachRow(rows, []any{&o}, func() error {
-			if _, ok := asked[o.Bytes]; ok {
-				named[o.Bytes] = struct{}{}
+		defer rows.Close()
+		for rows.Next() {
+			if err := each(rows); err != nil {
+				return err
 			}
-			return nil
-		})
-		return err
+		}
+		return rows.Err()
 	})
 	err = broken(conn, err)
 	run.end(err)
 	if err != nil {
-		return nil, fmt.Errorf("read the objects of an account: %w", db.metrics.failed(classify(ctx, err)))
+		return fmt.Errorf("%s: %w", what, db.metrics.failed(classify(ctx, err)))
 	}
-	return named, nil
+	return nil
 }
 
 // Forget takes objects from the doomed: they are deleted.

@@ -46,6 +46,12 @@
 // Objects that no message ever came to name get there too ([DB.Doom]), but not
 // before somebody has vouched for the epoch ([DB.AcceptEpoch]).
 //
+// # What is counted twice
+//
+// Counters, the use of a quota and the owners of objects can be counted anew, from the
+// slots and rows that they stand for, while others write: [DB.CheckMailbox],
+// [DB.CheckQuota], [DB.CheckShares], each with a repair.
+//
 // # Rules for those who write SQL here
 //
 // Every table of an account leads its key with account_id, every statement

@@ -168,7 +168,7 @@ func TestStatementsHaveNames(t *testing.T) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.CallExpr:
-				if len(n.Args) > 1 && slices.Contains([]string{"row", "rows", "writeRow", "writeRows", "accountIDs", "begin"}, called(n)) {
+				if len(n.Args) > 1 && slices.Contains([]string{"row", "rows", "writeRow", "writeRows", "accountIDs", "begin", "underLock", "scan"}, called(n)) {
 					use(t, used, n.Args[1])
 				}
 			case *ast.AssignStmt:

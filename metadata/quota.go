@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Usage is how much an account holds, what is expunged not counted.
@@ -82,7 +84,35 @@ from a`,
 
 // firstLimit counts under the locks of all mailboxes. The account's lock keeps
 // new ones away, so the counting is a statement of its own, behind that lock.
-func (db *DB) firstLimit(ctx context.Context, id AccountID, limits Quota) (err error) {
+func (db *DB) firstLimit(ctx context.Context, id AccountID, limits Quota) error {
+	return db.underLock(ctx, "set the first limit", id, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+with l as materialized (
+  select id, bytes, messages
+  from mailbox
+  where account_id = $1::bigint and not dropped
+  order by id
+  for update),
+s as (
+  update mailbox m
+  set stamp = m.stamp # $4::bigint
+  from (select count(*) from l) locked
+  where m.account_id = $1::bigint and not m.dropped)
+insert into quota (account_id, bytes, messages, max_bytes, max_messages)
+select $1::bigint, coalesce(sum(l.bytes), 0)::bigint, coalesce(sum(l.messages), 0)::bigint, $2::bigint, $3::bigint
+from l
+on conflict (account_id) do update set max_bytes = excluded.max_bytes, max_messages = excluded.max_messages`,
+			id, limits.Bytes, limits.Messages, random63())
+		return err
+	})
+}
+
+// underLock runs fn in a transaction that has the account's row, so that no mailbox is made
+// or deleted meanwhile.
+func (db *DB) underLock(ctx context.Context, what string, id AccountID, fn func(context.Context, pgx.Tx) error) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), db.config.StatementTimeout+patience)
 	defer cancel()
 	conn, release, err := db.acquire(ctx)
@@ -90,7 +120,7 @@ func (db *DB) firstLimit(ctx context.Context, id AccountID, limits Quota) (err e
 		return err
 	}
 	defer release()
-	run := db.metrics.begin(ctx, "set the first limit")
+	run := db.metrics.begin(ctx, what)
 	defer func() {
 		run.end(err)
 		err = db.metrics.failed(classify(ctx, broken(conn, err)))
@@ -111,23 +141,7 @@ set listseq = listseq
 where account_id = $1::bigint`, id); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `
-with l as materialized (
-  select id, bytes, messages
-  from mailbox
-  where account_id = $1::bigint and not dropped
-  order by id
-  for update),
-s as (
-  update mailbox m
-  set stamp = m.stamp # $4::bigint
-  from (select count(*) from l) locked
-  where m.account_id = $1::bigint and not m.dropped)
-insert into quota (account_id, bytes, messages, max_bytes, max_messages)
-select $1::bigint, coalesce(sum(l.bytes), 0)::bigint, coalesce(sum(l.messages), 0)::bigint, $2::bigint, $3::bigint
-from l
-on conflict (account_id) do update set max_bytes = excluded.max_bytes, max_messages = excluded.max_messages`,
-		id, limits.Bytes, limits.Messages, random63()); err != nil {
+	if err := fn(ctx, tx); err != nil {
 		return err
 	}
 	return tx.Commit(ctx)
