@@ -136,9 +136,17 @@ func (b *box) load(r *reading) (err error) {
 	if err != nil {
 		return fmt.Errorf("load mailbox %d: %w", b.ref.Mailbox, err)
 	}
-	b.install(base.after(loaded))
+	after := base.after(loaded)
+	b.install(after)
+	if (r.why == forSweep || r.why == forSuspicion) && after != base && b.untold() {
+		b.store.metrics.sweepFound.Inc()
+	}
 	return nil
 }
+
+// untold says that nobody told of what was read just now: no hint came meanwhile, and it
+// is no commit of this node of which the answer is on its way.
+func (b *box) untold() bool { return b.current.Load().cause.At.IsZero() && len(b.turn) == 0 }
 
 // after is the snapshot that a load brings about when it was made with the
 // version of s, which may be nil.

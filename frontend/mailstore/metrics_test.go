@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"starling/blobstore"
+	"starling/events"
 	"starling/metadata"
 )
 
@@ -119,6 +121,34 @@ func TestMetrics(t *testing.T) {
 	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
+}
+
+// The sweep found only what no hint has told of by the time it was read, and no commit of the node's own.
+func TestSweepFound(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x, y := c.still(), c.still()
+	c.append(x, Inbox, mail("1"))
+	mine, theirs := c.enter(x, Inbox), c.enter(y, Inbox)
+	sweep := func(found float64, before func()) {
+		t.Helper()
+		mine.store(one(1), SetFlags, fmt.Sprint("k", mine.Snapshot().row.ModSeq))
+		before()
+		if err := theirs.box.refreshFor(t.Context(), forSweep); err != nil {
+			t.Fatal(err)
+		}
+		if got := testutil.ToFloat64(y.metrics.sweepFound); got != found {
+			t.Errorf("found %v, want %v", got, found)
+		}
+	}
+	sweep(1, func() {})
+	sweep(1, func() {
+		now := mine.Snapshot().row
+		theirs.box.told(events.Event{ModSeq: now.ModSeq, Epoch: now.Epoch, At: 1})
+	})
+	sweep(1, func() { theirs.box.turn <- struct{}{} })
+	<-theirs.box.turn
+	sweep(2, func() {})
 }
 
 func TestMetricsOfTheCollector(t *testing.T) {

@@ -126,10 +126,10 @@ func (s *Store) heard(e events.Event) {
 }
 
 // catchUp reads b's changes in the background, unless that is about to be done.
-// If it fails, the sweep comes back to it. It says whether it was not about to be done.
-func (s *Store) catchUp(b *box, why reason) bool {
+// If it fails, the sweep comes back to it.
+func (s *Store) catchUp(b *box, why reason) {
 	if b.awaited.Swap(true) {
-		return false
+		return
 	}
 	s.work.Go(func() {
 		select {
@@ -145,7 +145,6 @@ func (s *Store) catchUp(b *box, why reason) bool {
 				zap.Int64("mailbox", int64(b.ref.Mailbox)), zap.Error(err))
 		}
 	})
-	return true
 }
 
 // sweepLoop compares all that the node holds at intervals, and at once what the
@@ -227,9 +226,7 @@ func (s *Store) compare(ctx context.Context, why reason, boxes []*box) error {
 			continue
 		}
 		if cur := b.current.Load(); p.Dropped && !b.isGone() || !p.Dropped && (cur == nil || cur.row.Version != p.Version) {
-			if s.catchUp(b, why) {
-				s.metrics.sweepFound.Inc()
-			}
+			s.catchUp(b, why)
 		}
 	}
 	return nil
