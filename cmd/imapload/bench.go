@@ -56,6 +56,7 @@ type result struct {
 	ClientCPU float64 `json:"client_cpu_seconds"`
 	Memory    int64   `json:"server_memory_bytes"` // proportional, of all of its processes, at the end
 	PerClient int64   `json:"memory_per_client_bytes,omitempty"`
+	Hits      int     `json:"hits,omitempty"` // of a search
 }
 
 // maxErrors is how many errors a report has in full.
@@ -152,6 +153,9 @@ func (r *report) print(out io.Writer) error {
 	for _, m := range r.Results {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t\n", m.Scenario, m.Operation, m.Clients, m.Units, m.PerSecond,
 			m.First, m.P50, m.P90, m.P99, m.Max, m.ServerCPU, m.ClientCPU, m.Memory>>20)
+		if m.Hits > 0 {
+			fmt.Fprintf(t, "\thits: %d\t\t\t\t\t\t\t\t\t\t\t\t\n", m.Hits)
+		}
 		if m.PerClient > 0 {
 			fmt.Fprintf(t, "\tmemory of one: %d octets\t\t\t\t\t\t\t\t\t\t\t\t\n", m.PerClient)
 		}

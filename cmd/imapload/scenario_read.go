@@ -195,6 +195,7 @@ func (b *bench) search(ctx context.Context) error {
 			}
 			return err
 		}})
+		b.report.Results[len(b.report.Results)-1].Hits = want
 	}
 	return c.close()
 }
