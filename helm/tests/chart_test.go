@@ -19,6 +19,8 @@ import (
 
 	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	psa "k8s.io/pod-security-admission/api"
+	podsecurity "k8s.io/pod-security-admission/policy"
 	"sigs.k8s.io/yaml"
 )
 
@@ -180,6 +182,23 @@ func TestListeners(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every pod may run where Kubernetes enforces its standard "restricted".
+func TestPodSecurityStandard(t *testing.T) {
+	t.Parallel()
+	evaluator, err := podsecurity.NewEvaluator(podsecurity.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := psa.LevelVersion{Level: psa.LevelRestricted, Version: psa.LatestVersion()}
+	eachFile(t, func(t *testing.T, _ string, r *release) {
+		for name, pod := range pods(r) {
+			if result := podsecurity.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec)); !result.Allowed {
+				t.Errorf("%s: %s", name, result.ForbiddenDetail())
+			}
+		}
+	})
 }
 
 // No pod of ours can do more than it needs.
@@ -457,16 +476,9 @@ func TestCommonMetadata(t *testing.T) {
 // Values that the program needs in another form.
 func TestDerived(t *testing.T) {
 	t.Parallel()
-	pod := frontend(t, render(t, "post", minimal(t, "{cache: {disk: 3Gi}, resources: {limits: {memory: 10Gi}}}"))).Spec.Template.Spec
+	pod := frontend(t, render(t, "post", minimal(t, "cache: {disk: 3Gi}"))).Spec.Template.Spec
 	if got := volume(&pod, "cache").EmptyDir.SizeLimit.Value(); got != 3<<30*11/10 {
 		t.Errorf("cache: %d octets", got)
-	}
-	if got := pod.Containers[0].Env[0]; got.Name != "GOMEMLIMIT" || got.Value != "9216MiB" {
-		t.Errorf("%+v", got)
-	}
-	pod = frontend(t, render(t, "post", minimal(t, "{resources: {limits: {memory: null}}}"))).Spec.Template.Spec
-	if len(pod.Containers[0].Env) != 0 {
-		t.Errorf("without a limit: %+v", pod.Containers[0].Env)
 	}
 	byDigest := frontend(t, render(t, "post", readValues(t, "bring-your-own-values.yaml"))).Spec.Template.Spec.Containers[0].Image
 	if !strings.HasPrefix(byDigest, "registry.example/mail/starling@sha256:") {

@@ -1,21 +1,27 @@
 package chart_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	core "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -144,7 +150,9 @@ func start(t *testing.T, r *release, pod *core.PodTemplateSpec) container {
 
 func secretValue(r *release, name, key, what string) string {
 	for _, s := range all[*core.Secret](r) {
-		if s.Name == name {
+		if s.Name == name && s.Data[key] != nil {
+			return string(s.Data[key])
+		} else if s.Name == name {
 			return s.StringData[key]
 		}
 	}
@@ -181,6 +189,79 @@ func TestProgramTakesTheConfiguration(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What probes and Prometheus ask for is there, from the start and with nothing else up: a pod whose PostgreSQL is away
+// is alive and not ready.
+func TestProbesAreAnswered(t *testing.T) {
+	t.Parallel()
+	r := render(t, "post", with(t, readValues(t, "trial-values.yaml"), "serviceMonitor: {enabled: true}"))
+	c := start(t, r, &frontend(t, r).Spec.Template)
+	dsn := filepath.Join(t.TempDir(), "dsn")
+	if err := os.WriteFile(dsn, []byte("postgres://starling@127.0.0.1:1/starling"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	admin := serve(t, c.args, append(c.env,
+		"STARLING_IMAP_LISTEN=127.0.0.1:0", "STARLING_IMAP_LISTEN_TLS=127.0.0.1:0", "STARLING_LMTP_LISTEN=127.0.0.1:0", "STARLING_ADMIN_LISTEN=127.0.0.1:0",
+		"STARLING_POSTGRES_DSN_FILE="+dsn, "STARLING_BLOBS_S3_ENDPOINT=http://127.0.0.1:1", "STARLING_NATS_URLS=nats://127.0.0.1:1"))
+	probes := frontend(t, r).Spec.Template.Spec.Containers[0]
+	for path, want := range map[string]int{
+		probes.StartupProbe.HTTPGet.Path:                                 http.StatusOK,
+		probes.LivenessProbe.HTTPGet.Path:                                http.StatusOK,
+		probes.ReadinessProbe.HTTPGet.Path:                               http.StatusServiceUnavailable,
+		one[*monitoring.ServiceMonitor](t, r, "").Spec.Endpoints[0].Path: http.StatusOK,
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+admin+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("GET %s: status %d, want %d", path, response.StatusCode, want)
+		}
+	}
+}
+
+// serve runs the program until the test ends, and returns where its admin listener is.
+func serve(t *testing.T, args, env []string) string {
+	t.Helper()
+	program, err := buildProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = env
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
+	output, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		_, _ = io.Copy(io.Discard, output) // Wait wants it read
+		if err := cmd.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("after SIGTERM: %v", err)
+		}
+	})
+	var said []string
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		var line struct{ Msg, For, Address string }
+		said = append(said, lines.Text())
+		if err := json.Unmarshal(lines.Bytes(), &line); err == nil && line.Msg == "listening" && line.For == "HTTP" {
+			return line.Address
+		}
+	}
+	t.Fatalf("no admin listener:\n%s", strings.Join(said, "\n"))
+	return ""
 }
 
 // Every variable of ours exists in the program, in whatever container.

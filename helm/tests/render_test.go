@@ -124,11 +124,11 @@ func (r *release) add(file string) error {
 		if kind == (meta.TypeMeta{}) && len(bytes.TrimSpace(withoutComments(text))) == 0 {
 			continue
 		}
-		make, ok := kinds[kind.APIVersion+" "+kind.Kind]
+		newObject, ok := kinds[kind.APIVersion+" "+kind.Kind]
 		if !ok {
 			return &decodeError{text, os.ErrNotExist}
 		}
-		o := make()
+		o := newObject()
 		if err := yaml.UnmarshalStrict([]byte(text), o); err != nil {
 			return &decodeError{text, err}
 		}

@@ -154,7 +154,7 @@ func TestSchemaHasNoMore(t *testing.T) {
 		if slices.Contains([]string{"global", "config", "services", "affinity", "resources"}, first) || strings.HasPrefix(path, "migration.resources.") {
 			continue
 		}
-		var at any = map[string]any(c.Values)
+		var at any = c.Values
 		for key := range strings.SplitSeq(path, ".") {
 			below, _ := at.(map[string]any)
 			value, ok := below[key]

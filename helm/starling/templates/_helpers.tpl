@@ -199,15 +199,6 @@ there. A Secret that was given; else what the chart makes of values, or for a tr
 {{- end }}
 {{- end }}
 
-{{/* GOMEMLIMIT: nine tenths of a limit on memory, so that the garbage collector works harder before the kernel kills. */}}
-{{- define "starling.goMemLimit" -}}
-{{- $limit := dig "limits" "memory" "" .Values.resources | toString }}
-{{- if regexMatch "^[0-9]+(Mi|Gi)$" $limit }}
-{{- $mi := regexFind "^[0-9]+" $limit | int64 | mul (ternary 1024 1 (hasSuffix "Gi" $limit)) }}
-{{- div (mul $mi 9) 10 }}MiB
-{{- end }}
-{{- end }}
-
 {{/* A volume of one key of a Secret, or of some: name, secret, items (file name: key). */}}
 {{- define "starling.secretVolume" -}}
 - name: {{ .name }}
