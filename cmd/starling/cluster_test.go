@@ -53,7 +53,8 @@ func (s *server) port(address string) string {
 	return port
 }
 
-func newCluster(t *testing.T) *cluster {
+// newCluster starts a cluster; env are settings beside the usual ones.
+func newCluster(t *testing.T, env ...string) *cluster {
 	t.Helper()
 	dsn := metadatatest.DSN(t)
 	db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
@@ -87,6 +88,7 @@ func newCluster(t *testing.T) *cluster {
 		"STARLING_ADMIN_LISTEN=127.0.0.1:0",
 		"STARLING_IMAP_PLAINTEXT_LOGIN=true",
 	}}
+	c.env = append(c.env, env...)
 	for i := range c.nodes {
 		c.nodes[i] = c.serve()
 	}

@@ -134,15 +134,18 @@ func (n *node) listen(ctx context.Context) error {
 		serve     func(net.Listener) error
 	}{
 		{
-			"IMAP", n.cfg.IMAP.Listen, listen.Config{Name: "imap", Limits: imapLimits, Refusal: imapRefusal, ProxyNetworks: imapProxies},
+			"IMAP", n.cfg.IMAP.Listen,
+			listen.Config{Name: "imap", Limits: imapLimits, Refusal: imapRefusal, ProxyNetworks: imapProxies},
 			func(l net.Listener) error { return n.imap.Serve(l, false) },
 		},
 		{
-			"IMAPS", n.cfg.IMAP.ListenTLS, listen.Config{Name: "imaps", Limits: imapLimits, ProxyNetworks: imapProxies},
+			"IMAPS", n.cfg.IMAP.ListenTLS,
+			listen.Config{Name: "imaps", Limits: imapLimits, ProxyNetworks: imapProxies},
 			func(l net.Listener) error { return n.imap.Serve(l, true) },
 		},
 		{
-			"LMTP", n.cfg.LMTP.Listen, listen.Config{Name: "lmtp", Limits: lmtpLimits, Refusal: lmtpRefusal, ProxyNetworks: lmtpProxies},
+			"LMTP", n.cfg.LMTP.Listen,
+			listen.Config{Name: "lmtp", Limits: lmtpLimits, Refusal: lmtpRefusal, ProxyNetworks: lmtpProxies},
 			n.lmtp.Serve,
 		},
 	} {

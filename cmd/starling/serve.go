@@ -31,11 +31,11 @@ func newServe() *cobra.Command {
 			}
 			limitMemory(log)
 			n, err := newNode(cmd.Context(), cfg, log)
-			if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
+			switch {
+			case errors.Is(err, context.Canceled) && cmd.Context().Err() != nil:
 				log.Info("stopped before it served")
 				return nil
-			}
-			if err != nil {
+			case err != nil:
 				return err
 			}
 			n.warn(cmd.Context())
