@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"starling/blobstore/memory"
 	"starling/events"
@@ -46,6 +47,7 @@ type cluster struct {
 	db    *metadata.DB // the first node's
 	nodes []*clusterNode
 	roots *tls.Config // of clients
+	logs  *observer.ObservedLogs
 }
 
 type clusterNode struct {
@@ -65,6 +67,8 @@ func newCluster(t testing.TB, nodes int, options clusterOptions, tune ...func(*C
 	serverTLS, clientTLS := testCertificate(t)
 	c := &cluster{roots: clientTLS}
 	blobs, bus := memory.New(), new(hub.Hub)
+	observed, logs := observer.New(zapcore.InfoLevel)
+	c.logs = logs
 	for i := range nodes {
 		options.parks = options.parks || i > 0
 		db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
@@ -80,7 +84,7 @@ func newCluster(t testing.TB, nodes int, options clusterOptions, tune ...func(*C
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = end.Close() })
-		log := testLog(t)
+		log := zap.New(zapcore.NewTee(testLog(t).Core(), observed))
 		retention := time.Duration(0)
 		if options.forgetful {
 			retention = -1

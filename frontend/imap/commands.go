@@ -108,6 +108,7 @@ type running struct {
 // connection can go on.
 func (s *session) runCommand() bool {
 	s.counts.commands++
+	s.watchProtocol()
 	tag, name, err := s.dec.Command()
 	s.command = name
 	var cmd command
@@ -124,6 +125,7 @@ func (s *session) runCommand() bool {
 	if err != nil {
 		return s.refuse(err)
 	}
+	s.logReceived()
 	r := running{tag: tag, name: name, row: row, began: time.Now()}
 	ctx := s.ctx
 	if t := s.server.tracer; t != nil {
@@ -147,7 +149,9 @@ func (s *session) runCommand() bool {
 // complete brings a command that has run to its end.
 func (s *session) complete(r *running, which news, code imapwire.Code, err error) bool {
 	if r.row.reads && !s.over {
-		if skip := s.backInStep(); skip != nil {
+		skip := s.backInStep()
+		s.logReceived()
+		if skip != nil {
 			if errors.Is(skip, imapwire.ErrSkipLimit) {
 				s.answer(r, code, err)
 			} else {
@@ -216,6 +220,7 @@ const maxGarbage = 20
 // here, and brings the connection back into step.
 func (s *session) refuse(err error) bool {
 	skip := s.dec.Discard()
+	s.logReceived()
 	if skip != nil && !errors.Is(skip, imapwire.ErrSkipLimit) {
 		return s.outOfStep(skip)
 	}

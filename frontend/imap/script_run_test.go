@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"starling/metadata"
 )
@@ -40,6 +41,11 @@ func runScript(t *testing.T, s *script, c *cluster, nodes int) {
 		"user64": base64([]byte(r.user)), "password64": base64([]byte(testPassword)),
 	}
 	r.account = s.prepare(t, c, r.user)
+	if nodes > 1 { // the protocol is logged, which must neither change nor tell anything
+		if err := c.nodes[0].store.SetTrace(t.Context(), r.user, time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	defer func() {
 		for _, conn := range r.conns {
 			conn.close()

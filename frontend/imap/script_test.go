@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap/zaptest/observer"
+
 	"starling/frontend/imapwire"
 	"starling/frontend/mailstore"
 	"starling/metadata"
@@ -58,6 +60,13 @@ func TestScripts(t *testing.T) {
 		t.Fatalf("no scripts: %v", err)
 	}
 	clusters := make(map[clusterOptions]*cluster)
+	t.Cleanup(func() {
+		var logged []observer.LoggedEntry
+		for _, c := range clusters {
+			logged = append(logged, c.logs.FilterMessage("protocol").All()...)
+		}
+		checkProtocol(t, logged)
+	})
 	for _, file := range files {
 		s := parseScript(t, file)
 		if clusters[s.options] == nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -80,6 +81,7 @@ type Server struct {
 	tracer  *tracer // nil: no traces
 	logins  *logins
 	linger  time.Duration
+	count   atomic.Uint64 // of sessions, ever
 
 	stopping chan struct{} // closed by Shutdown
 

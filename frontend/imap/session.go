@@ -39,6 +39,7 @@ type session struct {
 	server *Server
 	conn   net.Conn
 	socket net.Conn        // under conn, whatever that has become; it never changes
+	id     uint64          // of this server's sessions
 	raw    syscall.RawConn // under socket; nil if the session cannot be parked
 	remote netip.AddrPort
 	dec    *imapwire.Decoder
@@ -49,22 +50,23 @@ type session struct {
 	does   activity // as it is counted
 	counts counts
 
-	loginBy time.Time // when the connection ends unless it is logged in
-	secure  bool      // TLS
-	state   state
-	enabled extensions
-	account *mailstore.Account // nil before the login
-	view    *view              // nil unless selected
-	idle    *idle              // nil unless IDLE runs
-	command string             // the one that runs, for logs
-	failed  int                // logins
-	garbage int                // lines without a tag
-	told    bool               // the command sent a MODSEQ
-	roused  bool               // something can be read, by which a parked session was woken
-	upgrade bool               // to TLS, once STARTTLS is answered
-	hangUp  bool               // once the command is answered
-	over    bool               // the connection ends; what is to be said of it was said
-	ending  ending             // why it does
+	loginBy  time.Time // when the connection ends unless it is logged in
+	secure   bool      // TLS
+	state    state
+	enabled  extensions
+	account  *mailstore.Account // nil before the login
+	view     *view              // nil unless selected
+	idle     *idle              // nil unless IDLE runs
+	protocol *protocol          // nil unless it is logged
+	command  string             // the one that runs, for logs
+	failed   int                // logins
+	garbage  int                // lines without a tag
+	told     bool               // the command sent a MODSEQ
+	roused   bool               // something can be read, by which a parked session was woken
+	upgrade  bool               // to TLS, once STARTTLS is answered
+	hangUp   bool               // once the command is answered
+	over     bool               // the connection ends; what is to be said of it was said
+	ending   ending             // why it does
 }
 
 // end is how others end the work that a session does.
@@ -110,7 +112,7 @@ const maxFailedLogins = 10
 
 func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 	s := &session{server: srv, conn: conn, socket: conn, state: notAuthenticated, secure: implicitTLS}
-	s.loginBy = time.Now().Add(srv.cfg.LoginTimeout)
+	s.id, s.loginBy = srv.count.Add(1), time.Now().Add(srv.cfg.LoginTimeout)
 	if implicitTLS {
 		s.conn = tls.Server(conn, srv.cfg.TLS)
 	}
@@ -125,7 +127,7 @@ func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 // log is the log for what concerns this session. It is made when there is something
 // to say, because a session that only waits should hold no more than it must.
 func (s *session) log() *zap.Logger {
-	fields := append(make([]zap.Field, 0, 2), zap.Stringer("remote", s.remote))
+	fields := append(make([]zap.Field, 0, 3), zap.Uint64("session", s.id), zap.Stringer("remote", s.remote))
 	if s.account != nil {
 		fields = append(fields, zap.String("account", s.account.Row().Name))
 	}
@@ -187,6 +189,9 @@ type output struct{ *session }
 func (out output) Write(p []byte) (int, error) {
 	if err := out.conn.SetWriteDeadline(time.Now().Add(out.server.cfg.WriteTimeout)); err != nil {
 		return 0, err
+	}
+	if out.protocol != nil {
+		out.protocol.sent(p)
 	}
 	n, err := out.conn.Write(p)
 	out.counts.sent += int64(n)

@@ -70,6 +70,7 @@ type Decoder struct {
 	announced bool        // a synchronizing literal was announced, and not yet asked for
 	literal   Literal     // the literal announced last
 	pending   int64       // bytes of a literal that are still to come
+	record    record
 }
 
 // NewDecoder returns a decoder of what r delivers.
@@ -104,6 +105,7 @@ func (d *Decoder) Release() bool {
 		return false
 	}
 	if d.buf != nil {
+		d.keepRecord()
 		readBuffers.Put(d.buf)
 		d.buf = nil
 	}
@@ -122,7 +124,7 @@ func (d *Decoder) Wait() error {
 		if n > 0 {
 			d.buf = readBuffers.Get().(*readBuffer)
 			d.buf[0] = d.one[0]
-			d.pos, d.end = 0, 1
+			d.pos, d.end, d.record.mark = 0, 1, 0
 			return nil
 		}
 		if err != nil {
@@ -212,7 +214,9 @@ func (d *Decoder) Discard() error {
 		}
 		if d.pending > 0 {
 			n := int(min(d.pending, int64(d.end-d.pos)))
+			d.keepRecord()
 			d.pos += n
+			d.record.mark = d.pos
 			d.pending -= int64(n)
 			budget -= int64(n)
 			continue
@@ -248,8 +252,10 @@ const maxEmptyReads = 100
 func (d *Decoder) fill() bool {
 	if d.buf == nil {
 		d.buf = readBuffers.Get().(*readBuffer)
+	} else {
+		d.keepRecord()
 	}
-	d.pos, d.end = 0, 0
+	d.pos, d.end, d.record.mark = 0, 0, 0
 	for range maxEmptyReads {
 		n, err := d.r.Read(d.buf[:])
 		if n > 0 {

@@ -131,7 +131,9 @@ func (r *LiteralReader) Read(p []byte) (int, error) {
 		return 0, d.err
 	}
 	n := copy(p, d.buf[d.pos:d.end])
+	d.keepRecord()
 	d.pos += n
+	d.record.mark = d.pos
 	d.pending -= int64(n)
 	return n, nil
 }
