@@ -6,6 +6,7 @@
 //   - s3.go       the four methods; tries that failed for the server's or the network's reasons are repeated
 //   - put.go      a body that is rewound for each try, and that a dead request can no longer read
 //   - get.go      a reader that goes on where a connection broke, and never ends early without an error
+//   - hedge.go    a GET whose answer is late is sent once more
 //   - transport.go   connections, and the watch that ends a request on which no byte moves
 //   - metrics.go  what is counted and traced of each request
 //   - errors.go   which answer is which of blobstore's errors, and which is worth another try

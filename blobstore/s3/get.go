@@ -34,7 +34,7 @@ func (s *Store) Get(ctx context.Context, key blobstore.Key, offset, length int64
 	r.short = length > 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := s.do(ctx, opGet, s.name(key), r.open)
+	err := s.do(ctx, r.open)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}
@@ -83,37 +83,66 @@ func (r *reader) end() error {
 	return body.Close()
 }
 
-// open sends a request for what is missing.
-func (r *reader) open(ctx context.Context) error {
-	var opts minio.GetObjectOptions
-	ranged := r.at > 0 || r.want < math.MaxInt64
+// open asks for what is missing. before is how many requests of this call have failed.
+func (r *reader) open(ctx context.Context, before int) error {
+	q := question{name: r.s.name(r.key), at: r.at, ranged: r.at > 0 || r.want < math.MaxInt64}
 	switch {
 	case r.want < math.MaxInt64:
-		opts.Set("Range", fmt.Sprintf("bytes=%d-%d", r.at, r.want-1))
-	case ranged:
-		opts.Set("Range", fmt.Sprintf("bytes=%d-", r.at))
+		q.opts.Set("Range", fmt.Sprintf("bytes=%d-%d", r.at, r.want-1))
+	case q.ranged:
+		q.opts.Set("Range", fmt.Sprintf("bytes=%d-", r.at))
 	}
 	if r.etag != "" {
-		opts.Set("If-Match", `"`+r.etag+`"`)
+		q.opts.Set("If-Match", `"`+r.etag+`"`)
 	}
-	body, info, header, err := r.s.core.GetObject(ctx, r.s.conf.Bucket, r.s.name(r.key), opts)
+	a, err := r.s.hedged(ctx, func(ctx context.Context) (a answer, err error) {
+		err = r.s.request(ctx, opGet, q.name, before, func(ctx context.Context) (err error) {
+			a, err = r.s.ask(ctx, q)
+			return err
+		})
+		return a, err
+	})
 	if err != nil {
-		return classify(err)
+		return err
+	}
+	r.body, r.total, r.etag = a.body, a.total, a.etag
+	r.used.Store(time.Now().UnixNano())
+	r.s.http.answers.add(r)
+	return nil
+}
+
+// question is what a GET asks for. It does not change: the GET may be under way twice at the same time.
+type question struct {
+	name   string
+	opts   minio.GetObjectOptions
+	at     int64
+	ranged bool
+}
+
+// answer is what a GET gave.
+type answer struct {
+	body  io.ReadCloser
+	total int64 // the object's size
+	etag  string
+}
+
+// ask sends one GET.
+func (s *Store) ask(ctx context.Context, q question) (answer, error) {
+	body, info, header, err := s.core.GetObject(ctx, s.conf.Bucket, q.name, q.opts)
+	if err != nil {
+		return answer{}, classify(err)
 	}
 	total := info.Size
-	if ranged {
-		total, err = checkRange(header, r.at)
+	if q.ranged {
+		total, err = checkRange(header, q.at)
 	}
 	if err == nil && total < 0 {
 		err = &failure{blobstore.ErrUnavailable, errors.New("the answer does not say how long it is"), true}
 	}
 	if err != nil {
-		return errors.Join(err, body.Close())
+		return answer{}, errors.Join(err, body.Close())
 	}
-	r.body, r.total, r.etag = body, total, info.ETag
-	r.used.Store(time.Now().UnixNano())
-	r.s.http.answers.add(r)
-	return nil
+	return answer{body, total, info.ETag}, nil
 }
 
 // checkRange returns the object's size from an answer that must be the range from offset: a server or a proxy that
@@ -165,7 +194,7 @@ func (r *reader) Read(p []byte) (int, error) {
 func (r *reader) readOn(p []byte) (int, error) {
 	var err error
 	if r.body == nil {
-		err = r.s.request(r.ctx, opGet, r.s.name(r.key), r.tries, r.open)
+		err = r.open(r.ctx, r.tries)
 	}
 	if err == nil {
 		var n int

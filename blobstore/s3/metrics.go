@@ -35,12 +35,13 @@ const (
 	resultNotFound
 	resultUnavailable
 	resultThrottled
-	resultOther // the caller gave up, or asked for what cannot be
+	resultCancelled // the caller gave up, or had an answer from elsewhere
+	resultOther     // the caller asked for what cannot be
 	results
 )
 
 func (r result) String() string {
-	return [...]string{"ok", "not_found", "unavailable", "throttled", "other"}[r]
+	return [...]string{"ok", "not_found", "unavailable", "throttled", "cancelled", "other"}[r]
 }
 
 func resultOf(err error) result {
@@ -52,7 +53,7 @@ func resultOf(err error) result {
 	case throttled(err):
 		return resultThrottled
 	case errors.Is(err, context.Canceled):
-		return resultOther // before the next: what it broke off looks like a broken connection
+		return resultCancelled // before the next: what it broke off looks like a broken connection
 	case errors.Is(err, blobstore.ErrUnavailable):
 		return resultUnavailable
 	}
@@ -67,6 +68,8 @@ type metrics struct {
 	sent     prometheus.Counter
 	received prometheus.Counter
 	inFlight prometheus.Gauge
+
+	hedgesWon, hedgesLost prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -88,7 +91,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Name: "starling_s3_bytes_total",
 		Help: "Bytes of the bodies of requests (sent) and of answers (received).",
 	}, []string{"direction"})
+	hedges := in.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_s3_hedges_total",
+		Help: "Gets sent a second time because the answer was late, by whether the second answer came first.",
+	}, []string{"result"})
 	m := &metrics{
+		hedgesWon: hedges.WithLabelValues("won"), hedgesLost: hedges.WithLabelValues("lost"),
 		sent: bytes.WithLabelValues("sent"), received: bytes.WithLabelValues("received"),
 		inFlight: in.NewGauge(prometheus.GaugeOpts{
 			Name: "starling_s3_requests_in_flight",

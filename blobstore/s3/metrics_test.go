@@ -54,21 +54,25 @@ func TestMetricsCountEveryRequest(t *testing.T) {
 		starling_s3_requests_in_flight 0
 		# HELP starling_s3_requests_total Requests sent to the S3 server, those that repeat a failed one included.
 		# TYPE starling_s3_requests_total counter
+		starling_s3_requests_total{operation="delete",result="cancelled"} 0
 		starling_s3_requests_total{operation="delete",result="not_found"} 0
 		starling_s3_requests_total{operation="delete",result="ok"} 1
 		starling_s3_requests_total{operation="delete",result="other"} 0
 		starling_s3_requests_total{operation="delete",result="throttled"} 0
 		starling_s3_requests_total{operation="delete",result="unavailable"} 1
+		starling_s3_requests_total{operation="get",result="cancelled"} 0
 		starling_s3_requests_total{operation="get",result="not_found"} 1
 		starling_s3_requests_total{operation="get",result="ok"} 2
 		starling_s3_requests_total{operation="get",result="other"} 0
 		starling_s3_requests_total{operation="get",result="throttled"} 0
 		starling_s3_requests_total{operation="get",result="unavailable"} 0
+		starling_s3_requests_total{operation="list",result="cancelled"} 0
 		starling_s3_requests_total{operation="list",result="not_found"} 0
 		starling_s3_requests_total{operation="list",result="ok"} 1
 		starling_s3_requests_total{operation="list",result="other"} 0
 		starling_s3_requests_total{operation="list",result="throttled"} 0
 		starling_s3_requests_total{operation="list",result="unavailable"} 0
+		starling_s3_requests_total{operation="put",result="cancelled"} 0
 		starling_s3_requests_total{operation="put",result="not_found"} 0
 		starling_s3_requests_total{operation="put",result="ok"} 1
 		starling_s3_requests_total{operation="put",result="other"} 0
@@ -195,7 +199,7 @@ func TestMetricsOfACallGivenUp(t *testing.T) {
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if f.GetName() == "starling_s3_requests_total" && m.GetCounter().GetValue() != 0 && m.GetLabel()[1].GetValue() != "other" {
+			if f.GetName() == "starling_s3_requests_total" && m.GetCounter().GetValue() != 0 && m.GetLabel()[1].GetValue() != "cancelled" {
 				t.Errorf("counted as %v", m.GetLabel())
 			}
 		}

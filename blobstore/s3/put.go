@@ -41,7 +41,7 @@ func (s *Store) Put(ctx context.Context, key blobstore.Key, r io.ReadSeeker, siz
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Deadline)
 	defer cancel()
 	var date time.Time
-	err = s.do(ctx, opPut, s.name(key), func(ctx context.Context) (err error) {
+	err = s.doRequest(ctx, opPut, s.name(key), func(ctx context.Context) (err error) {
 		date, err = s.putOnce(ctx, key, body, sha)
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -25,6 +26,8 @@ type Store struct {
 	http    *transport
 	metrics *metrics
 	tracer  trace.Tracer // nil: no traces
+	hedger  hedger
+	hedges  sync.WaitGroup // GETs that may be sent once more
 
 	secure bool // the endpoint is https
 }
@@ -67,8 +70,12 @@ func New(conf Config) (*Store, error) {
 	return s, nil
 }
 
-// Close closes idle connections. Nothing else is held between calls.
-func (s *Store) Close() { s.http.http.CloseIdleConnections() }
+// Close waits for requests that nobody waits for any more to end, and closes idle connections. The Store must not be used
+// then.
+func (s *Store) Close() {
+	s.hedges.Wait()
+	s.http.http.CloseIdleConnections()
+}
 
 // CheckBucket lists one object: it fails when the server, the keys, the bucket or the right to list it is missing.
 //
@@ -99,7 +106,7 @@ func (s *Store) Delete(ctx context.Context, key blobstore.Key) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Deadline)
 	defer cancel()
-	err := s.do(ctx, opDelete, s.name(key), func(ctx context.Context) error {
+	err := s.doRequest(ctx, opDelete, s.name(key), func(ctx context.Context) error {
 		return classify(s.core.RemoveObject(ctx, s.conf.Bucket, s.name(key), minio.RemoveObjectOptions{}))
 	})
 	if err != nil && !errors.Is(err, blobstore.ErrNotFound) {
@@ -140,7 +147,7 @@ func (s *Store) page(ctx context.Context, prefix, after string, n int) (infos []
 	if after != "" {
 		opts.StartAfter = s.conf.Prefix + after
 	}
-	err = s.do(ctx, opList, opts.Prefix, func(ctx context.Context) error {
+	err = s.doRequest(ctx, opList, opts.Prefix, func(ctx context.Context) error {
 		infos = infos[:0]
 		for object := range s.core.ListObjectsIter(ctx, s.conf.Bucket, opts) {
 			if object.Err != nil {
@@ -159,13 +166,19 @@ func (s *Store) page(ctx context.Context, prefix, after string, n int) (infos []
 
 func (s *Store) name(key blobstore.Key) string { return s.conf.Prefix + string(key) }
 
-// do sends a request until one succeeds or fails for good, or enough were sent. When ctx has ended, that is the error.
-func (s *Store) do(ctx context.Context, op operation, object string, send func(context.Context) error) error {
+// doRequest sends a request until one succeeds or fails for good, or enough were sent.
+func (s *Store) doRequest(ctx context.Context, op operation, object string, send func(context.Context) error) error {
+	return s.do(ctx, func(ctx context.Context, before int) error { return s.request(ctx, op, object, before, send) })
+}
+
+// do calls try, with the number of calls before, until it succeeds or fails for good, or was called often enough. When ctx
+// has ended, that is the error.
+func (s *Store) do(ctx context.Context, try func(ctx context.Context, before int) error) error {
 	for n := 0; ; {
 		if err := blobstore.ContextError(ctx); err != nil {
 			return err
 		}
-		err := s.request(ctx, op, object, n, send)
+		err := try(ctx, n)
 		if err == nil {
 			return nil
 		}
