@@ -48,6 +48,8 @@ func BenchmarkMailbox(b *testing.B) {
 			}
 			b.Run("collect-1000", h.collect)
 			b.Run("named", h.named)
+			b.Run("check-mailbox", h.check)
+			b.Run("check-shares", h.shares)
 		})
 	}
 }
@@ -219,6 +221,24 @@ func (h *heavy) collect(b *testing.B) {
 		b.StopTimer()
 		h.n = h.open(b, metadata.Account{ID: h.n.box.Account}, "INBOX")
 		b.StartTimer()
+	}
+}
+
+// check counts the mailbox anew.
+func (h *heavy) check(b *testing.B) {
+	for b.Loop() {
+		if found, err := h.db.CheckMailbox(b.Context(), ref(h.n), nil); err != nil || !found.Sound() {
+			b.Fatalf("%+v, %v", found, err)
+		}
+	}
+}
+
+// shares counts the owners of the account's objects.
+func (h *heavy) shares(b *testing.B) {
+	for b.Loop() {
+		if found, err := h.db.CheckShares(b.Context(), h.n.box.Account, metadata.ObjectID{}, 10); err != nil || len(found) > 0 {
+			b.Fatal(found, err)
+		}
 	}
 }
 

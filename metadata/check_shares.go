@@ -35,21 +35,23 @@ var ErrFormat = errors.New("unknown format of a chunk")
 func (db *DB) CheckShares(ctx context.Context, account AccountID, after ObjectID, limit int) ([]Share, error) {
 	var all []Share
 	// The mark of a moved message is a bit of the first byte of its slot, behind the byte of
-	// the chunk's format. What has no slot counts as an owner, as for the collector.
+	// the chunk's format. What has no slot counts as an owner, as for the collector. "offset 0"
+	// keeps the chunks out of what is sorted.
 	err := db.scan(ctx, "count the owners of objects", `
 with o as (
-  select g.object, count(*) as owners, array_agg(distinct g.mailbox_id) as boxes, max(f.format) as format
+  select g.object, count(*) filter (where f.moved is not true) as owners, max(f.format) as format,
+    array_agg(distinct g.mailbox_id) filter (where f.moved is not true) as boxes
   from message g
   left join lateral (
-    select get_byte(f.slots, 0) as format,
-      case
-        when length(f.slots) >= ($4::int * ((g.uid & 127) + 1) + 1) then get_byte(f.slots, ($4::int * (g.uid & 127) + 1)::int)
-        else 0
-      end as flags
-    from flags f
-    where f.account_id = $1::bigint and f.mailbox_id = g.mailbox_id and f.chunk = (g.uid >> 7)::int) f on true
-  where g.account_id = $1::bigint and g.object > $2::uuid and coalesce(f.flags, 0) & $5::int = 0
-  group by g.object),
+    select get_byte(c.slots, 0) as format,
+      length(c.slots) >= $4::int * ((g.uid & 127)::int + 1) + 1
+        and get_byte(c.slots, least($4::int * (g.uid & 127)::int + 1, length(c.slots) - 1)) & $5::int <> 0 as moved
+    from flags c
+    where c.account_id = $1::bigint and c.mailbox_id = g.mailbox_id and c.chunk = (g.uid >> 7)::int
+    offset 0) f on true
+  where g.account_id = $1::bigint and g.object > $2::uuid
+  group by g.object
+  having count(*) filter (where f.moved is not true) > 0),
 s as (
   select object, refs
   from blob_share
