@@ -388,6 +388,10 @@ func TestReplicas(t *testing.T) {
 	if got := frontend(t, scaled).Spec.Replicas; got != nil {
 		t.Errorf("replicas beside an autoscaler: %d", *got)
 	}
+	source, err := os.ReadFile("../../frontend/imap/metrics.go")
+	if err != nil || !strings.Contains(string(source), `"starling_imap_sessions"`) {
+		t.Errorf("the program has no figure of that name: %v", err)
+	}
 	metrics := one[*autoscaling.HorizontalPodAutoscaler](t, scaled, "").Spec.Metrics
 	if len(metrics) != 2 || metrics[0].Resource.Name != core.ResourceCPU || metrics[1].Pods.Metric.Name != "starling_imap_sessions" ||
 		metrics[1].Pods.Target.AverageValue.Value() != 5000 {
@@ -555,6 +559,22 @@ func TestImage(t *testing.T) {
 	program := regexp.MustCompile(`ENTRYPOINT \["([^"]+)"\]`).FindSubmatch(text)
 	if program == nil || !strings.Contains(r.notes, "-- "+string(program[1])+" -c ") {
 		t.Error("the notes do not name the program of the image")
+	}
+}
+
+// A trial runs the same servers as deploy/compose.yaml.
+func TestTrialImages(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../deploy/compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, pod := range pods(render(t, "post", readValues(t, "trial-values.yaml"))) {
+		image := pod.Spec.Containers[0].Image
+		short := strings.TrimPrefix(strings.TrimPrefix(image, "docker.io/"), "library/")
+		if strings.Contains(name, "-trial-") && !strings.Contains(string(text), "image: "+short+"\n") {
+			t.Errorf("%s: %s is not in deploy/compose.yaml", name, image)
+		}
 	}
 }
 

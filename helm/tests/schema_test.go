@@ -83,6 +83,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"services: {lmtp: {type: LoadBalancer}}", "at '/services/lmtp': missing property 'loadBalancerSourceRanges'"},
 		{"services: {imap: {nodePorts: {imap: 30143}}}", "at '/services/imap/nodePorts': maxProperties: got 1, want 0"},
 		{"strategy: {maxSurge: 0}", "at '/strategy/maxSurge'"},
+		{"autoscaling: {enabled: true, minReplicas: 11}", "autoscaling.minReplicas: is 11; want at most autoscaling.maxReplicas, 10"},
 		{"autoscaling: {enabled: true, cpu: 0}", "at '/autoscaling/sessions': minimum: got 0, want 1"},
 		{"{autoscaling: {enabled: true}, resources: {requests: {cpu: null}}}", "at '/resources/requests': missing property 'cpu'"},
 		{"networkPolicy: {egress: {enabled: true}}", "at '/networkPolicy/egress/rules': minItems: got 0, want 1"},
@@ -110,6 +111,7 @@ func TestSchemaAccepts(t *testing.T) {
 	for _, values := range []string{
 		"",
 		"replicas: 0",
+		"config: {hostname: imap.example}",
 		"global: {imageRegistry: registry.example}",
 		"config: {mail: {collect: -1s, retention: 1h30m}}",
 		"config: {imap: {proxy_networks: ['fd00::/8', 10.0.0.0/8]}, traces: {endpoint: 'http://otel:4318/v1/traces', sample: 1}}",
