@@ -117,7 +117,7 @@ func (db *DB) underLock(ctx context.Context, what string, id AccountID, fn func(
 	defer cancel()
 	conn, release, err := db.acquire(ctx)
 	if err != nil {
-		return err
+		return db.metrics.failed(err)
 	}
 	defer release()
 	run := db.metrics.begin(ctx, what)
