@@ -6,6 +6,9 @@ import (
 	"sync"
 	"testing"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
 	"starling/metadata"
 )
 
@@ -229,4 +232,31 @@ func TestMemoryOfSnapshots(t *testing.T) {
 	}
 	runtime.KeepAlive(s)
 	runtime.KeepAlive(&b)
+}
+
+// BenchmarkTraces is a STORE without traces, with a trace that is not sampled, and with one that is.
+func BenchmarkTraces(b *testing.B) {
+	for _, of := range []struct {
+		name   string
+		traces trace.TracerProvider
+		flags  trace.TraceFlags
+	}{
+		{"off", nil, 0},
+		{"unsampled", sdktrace.NewTracerProvider(), 0},
+		{"sampled", sdktrace.NewTracerProvider(), trace.FlagsSampled},
+	} {
+		b.Run(of.name, func(b *testing.B) {
+			c := newCluster(b, metadata.Quota{})
+			x := c.still(func(c *Config) { c.Traces = of.traces })
+			c.append(x, Inbox, mail("1"))
+			mine := c.enter(x, Inbox)
+			ctx := trace.ContextWithSpanContext(b.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+				TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: of.flags,
+			}))
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				mine.storeIn(ctx, 1, []FlagMode{AddFlags, RemoveFlags}[i%2], "seen")
+			}
+		})
+	}
 }

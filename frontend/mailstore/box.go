@@ -310,6 +310,7 @@ func (b *box) release() {
 	b.holders--
 	if b.holders == 0 {
 		b.idle = time.Now()
+		b.store.idle.Add(1)
 		b.store.snapshots.mayHaveRoom()
 	}
 }

@@ -405,6 +405,9 @@ func TestSnapshotBudget(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if idle, boxes := x.idle.Load(), x.boxes.Load(); idle != boxes-int64(len(opened)) {
+		t.Errorf("%d of %d mailboxes are idle", idle, boxes)
+	}
 	if len(opened) != 3 || refused != len(names)-3 {
 		t.Errorf("%d were opened and %d refused", len(opened), refused)
 	}
@@ -428,7 +431,7 @@ func TestSnapshotBudget(t *testing.T) {
 		m.Close()
 	}
 	x.evict(time.Now().Add(time.Hour))
-	if used := x.snapshots.inUse(); used != 0 || x.boxes.Load() != 0 {
+	if used := x.snapshots.inUse(); used != 0 || x.boxes.Load() != 0 || x.idle.Load() != 0 {
 		t.Errorf("%d bytes of %d mailboxes are in use by nobody", used, x.boxes.Load())
 	}
 }

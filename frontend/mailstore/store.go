@@ -107,6 +107,7 @@ type Store struct {
 	mu       sync.Mutex
 	accounts map[metadata.AccountID]*resident
 	boxes    atomic.Int64 // of all accounts; changed under mu
+	idle     atomic.Int64 // of those, with no holders
 
 	runs        sync.Mutex
 	lastSweep   LastRun
@@ -198,6 +199,7 @@ func (s *Store) hold(ctx context.Context, ref metadata.BoxRef, row *metadata.Mai
 		b = newBox(s, ref, row)
 		r.boxes[ref.Mailbox] = b
 		s.boxes.Add(1)
+		s.idle.Add(1)
 	}
 	b.retain()
 	s.mu.Unlock()
@@ -213,8 +215,11 @@ func (s *Store) hold(ctx context.Context, ref metadata.BoxRef, row *metadata.Mai
 
 func (b *box) retain() {
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.holders == 0 {
+		b.store.idle.Add(-1)
+	}
 	b.holders++
-	b.mu.Unlock()
 }
 
 // named is a held box of the account that was last seen under name; nil if
@@ -282,6 +287,9 @@ func (s *Store) evict(before time.Time) {
 // longest time, until about n bytes are free. It says whether there were any. It looks at
 // all boxes, so it goes on to a sixteenth of what all may have.
 func (s *Store) makeRoom(n int64) bool {
+	if s.idle.Load() == 0 { // as when many wait because all are open
+		return false
+	}
 	n = max(n, s.snapshots.most/16)
 	type candidate struct {
 		box  *box
@@ -314,6 +322,7 @@ func (s *Store) makeRoom(n int64) bool {
 func (s *Store) drop(r *resident, id metadata.MailboxID, b *box) int64 {
 	delete(r.boxes, id)
 	s.boxes.Add(-1)
+	s.idle.Add(-1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dropped = true
