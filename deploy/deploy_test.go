@@ -153,6 +153,7 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, name: filepath.Base(cmd.Path), cmd: cmd, done: make(chan struct{}), changed: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
+	cmd.WaitDelay = time.Second // for what it has started and left behind
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}

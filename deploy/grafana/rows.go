@@ -168,7 +168,7 @@ func postgres() row {
 			`sum(rate(starling_postgres_round_trips_total{$m}[$__rate_interval])) / sum(rate(starling_imap_commands_total{$m}[$__rate_interval]))`, "round trips")},
 		{title: "New connections", unit: "ops", queries: rate("starling_postgres_dials_total", "instance")},
 		{title: "Had to wait for a connection", unit: "ops", queries: rate("starling_postgres_acquire_waits_total", "instance")},
-		{title: "Settings that may lose mail", unit: "short", help: "fsync, full_page_writes or synchronous_commit is off.", queries: one(`max by (job) (starling_postgres_durability_warnings{$m})`, "{{job}}")},
+		{title: "Settings that may lose mail", unit: "short", help: "fsync, full_page_writes or synchronous_commit is off, or no synchronous standby is named.", queries: one(`max by (job) (starling_postgres_durability_warnings{$m})`, "{{job}}")},
 	}}
 }
 
