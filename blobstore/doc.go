@@ -7,5 +7,6 @@
 //
 // The stores are the sub-packages: s3 for any S3-compatible server, disk for a folder, memory for tests. What all of
 // them must do is a suite, package blobtest, with one subtest for each sentence of the contract. Package codec stands
-// above a Store: it makes an object of a message and reads it again, whole or by ranges.
+// above a Store: it makes an object of a message and reads it again, whole or by ranges. Package cache is a Store around
+// another one, and keeps what was read at hand.
 package blobstore

@@ -38,7 +38,7 @@ type Config struct {
 	Dir string
 	// Disk is the number of bytes kept there.
 	Disk int64
-	// Log hears of a disk that fails. Default: nobody does.
+	// Log hears of a disk that fails, and of bugs. Default: nobody does.
 	Log *zap.Logger
 	// Metrics is where the figures are registered; nil: nowhere.
 	Metrics prometheus.Registerer
@@ -50,6 +50,7 @@ type Store struct {
 	memory  *memory // nil: none
 	disk    *disk   // nil: none
 	metrics *metrics
+	log     *zap.Logger
 
 	mu      sync.Mutex
 	flights map[objectID][]*flight // what is being fetched
@@ -67,7 +68,7 @@ func New(inner blobstore.Store, conf Config) *Store {
 	if conf.Log == nil {
 		conf.Log = zap.NewNop()
 	}
-	s := &Store{inner: inner, flights: make(map[objectID][]*flight), metrics: newMetrics(conf.Metrics)}
+	s := &Store{inner: inner, flights: make(map[objectID][]*flight), metrics: newMetrics(conf.Metrics), log: conf.Log}
 	if conf.Memory > 0 {
 		s.memory = newMemory(conf.Memory, s.metrics)
 	}

@@ -8,6 +8,9 @@ import (
 	"io"
 	"testing"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 	"pgregory.net/rapid"
 
 	"starling/blobstore"
@@ -90,6 +93,34 @@ func TestErrorsAreNotKept(t *testing.T) {
 		wantRange(t, s, key, data, 0, 10)
 		s.Forget(key)
 	}
+}
+
+func TestWhatIsKeptIsReadWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	b, data := newBelow(), blobtest.Bytes(100_000)
+	s, key := open(t, b, cache.Config{Memory: 16 << 20}), b.put(t, data)
+	wantRange(t, s, key, data, 50_000, 10)
+	b.get = func(context.Context, blobstore.Key, int64, int64) (io.ReadCloser, error) {
+		return nil, blobstore.ErrUnavailable
+	}
+	wantRange(t, s, key, data, 0, len(data))
+	if _, err := get(t.Context(), s, b.put(t, data), 0, 10); !errors.Is(err, blobstore.ErrUnavailable) {
+		t.Errorf("error %v of what is not kept, want ErrUnavailable", err)
+	}
+}
+
+// A bug below costs those who read there, and not the process.
+func TestPanicBelowIsAnError(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zapcore.ErrorLevel)
+	b, data := newBelow(), blobtest.Bytes(1000)
+	s, key := open(t, b, cache.Config{Memory: 16 << 20, Log: zap.New(core)}), b.put(t, data)
+	b.get = func(context.Context, blobstore.Key, int64, int64) (io.ReadCloser, error) { panic("a bug") }
+	if _, err := get(t.Context(), s, key, 0, 10); err == nil || logs.Len() != 1 {
+		t.Errorf("error %v, %d lines", err, logs.Len())
+	}
+	b.get = nil
+	wantRange(t, s, key, data, 0, 10)
 }
 
 // codecTest is a codec and a mail put by it.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"starling/blobstore"
 )
 
@@ -113,10 +115,20 @@ func (s *Store) start(ctx context.Context, id objectID, key blobstore.Key, first
 	s.flights[id] = append(s.flights[id], f)
 	s.flying.Go(func() {
 		defer cancel()
+		defer s.land(f)
+		defer s.recoverInto(f)
 		s.fly(ctx, f)
-		s.land(f)
 	})
 	return f
+}
+
+// recoverInto makes an error for those who wait of a panic, which would end the process: each of them would have lost no
+// more than his connection if he had called the store below himself.
+func (s *Store) recoverInto(f *flight) {
+	if p := recover(); p != nil {
+		s.log.Error("panic while an object was fetched", zap.Any("panic", p), zap.Stack("stack"))
+		f.kept, f.err = nil, fmt.Errorf("get %s: panic: %v", f.key, p)
+	}
 }
 
 // leave is called once by each who has joined. The last one to leave ends what is not done.
