@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -38,7 +39,8 @@ type clusterOptions struct {
 	maxMessage int64 // 0: the default
 	onlyTLS    bool  // no password without TLS
 	forgetful  bool  // expunged mail can be collected at once
-	parks      bool  // sessions are parked as soon as they wait; so on all nodes but the first
+	traces     trace.TracerProvider
+	parks      bool // sessions are parked as soon as they wait; so on all nodes but the first
 }
 
 // cluster is nodes on one database, one blob store and one bus, in this process
@@ -90,7 +92,7 @@ func newCluster(t testing.TB, nodes int, options clusterOptions, tune ...func(*C
 			retention = -1
 		}
 		store, err := mailstore.New(context.WithoutCancel(t.Context()), mailstore.Config{
-			DB: db, Blobs: blobs, Bus: end, Log: log, TempDir: t.TempDir(), MaxMessage: options.maxMessage,
+			DB: db, Blobs: blobs, Bus: end, Log: log, TempDir: t.TempDir(), MaxMessage: options.maxMessage, Traces: options.traces,
 			Retention: retention, Collect: -1,
 		})
 		if err != nil {

@@ -231,7 +231,7 @@ func (f *fetch) fail(err error) {
 		err = nof(imapwire.CodeUnknownCTE, "A part has an encoding that is not known here")
 	case errors.Is(err, context.Canceled):
 		err = errCut
-	case errors.Is(err, mailstore.ErrExpunged), errors.Is(err, blobstore.ErrUnavailable):
+	case errors.Is(err, mailstore.ErrExpunged), errors.Is(err, blobstore.ErrUnavailable), errors.Is(err, metadata.ErrUnavailable):
 	case errors.Is(err, blobstore.ErrNotFound), errors.Is(err, blobstore.ErrCorrupt), errors.Is(err, blobstore.ErrRange):
 		log("message is missing or damaged")
 		err = nof(imapwire.CodeCorruption, "Some of the messages are damaged, the others are sent")

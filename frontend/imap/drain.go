@@ -53,5 +53,5 @@ func drainWindow(n int, left time.Duration) time.Duration {
 // drainAt is when the i-th of n sessions is told: at a random moment, by jitter from 0
 // to 1, of its share of the window.
 func drainAt(i, n int, window time.Duration, jitter float64) time.Duration {
-	return time.Duration((float64(i) + jitter) / float64(n) * float64(window))
+	return window*time.Duration(i)/time.Duration(n) + time.Duration(jitter*float64(window)/float64(n))
 }

@@ -28,7 +28,7 @@ func (f *fetch) keep(m *fetched) bool {
 	}
 	v := f.s.view
 	v.dropKept()
-	k := &kept{m: m, row: *m.fetchRow, has: f.needs, closer: time.AfterFunc(keptFor, m.body.Close)}
+	k := &kept{m: m, row: *m.fetchRow, has: f.needs, closer: time.AfterFunc(keptFor, m.closeBody)}
 	m.fetchRow = &k.row
 	v.kept = k
 	return true
@@ -53,15 +53,18 @@ func (f *fetch) takeKept(row *fetchRow) *fetched {
 	if k == nil || len(f.rows) != 1 || !row.found || row.uid != k.row.uid || f.needs&^k.has != 0 {
 		return nil
 	}
-	k.closer.Stop()
 	v.kept = nil
+	if !k.closer.Stop() {
+		return nil // its body is closed already
+	}
 	return k.m
 }
 
 func (v *view) dropKept() {
 	if v.kept != nil {
-		v.kept.closer.Stop()
-		v.kept.m.release()
+		if v.kept.closer.Stop() {
+			v.kept.m.giveBack()
+		}
 		v.kept = nil
 	}
 }

@@ -414,7 +414,7 @@ func TestFetchCutOff(t *testing.T) {
 	}
 	defer box.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &session{enc: imapwire.NewEncoder(io.Discard), view: &view{mailbox: box, snap: box.Snapshot()}}
+	s := &session{account: account, enc: imapwire.NewEncoder(io.Discard), view: &view{mailbox: box, snap: box.Snapshot()}}
 	ended := make(chan error, 1)
 	go func() {
 		_, err := fetchArgs(t, bySeq, "1:* BODY.PEEK[]").run(ctx, s)

@@ -39,7 +39,8 @@ type fetched struct {
 	body    body    // nil if no piece needs it
 	ready   chan struct{}
 	cost    int64
-	err     error // the message cannot be answered; valid once ready is closed
+	release func() // gives back the memory that is reserved for body; nil if none is
+	err     error  // the message cannot be answered; valid once ready is closed
 }
 
 // fetchedPool keeps the memory of summaries.
@@ -64,10 +65,14 @@ func (a *runAhead) fill(ctx context.Context) {
 	}
 	for a.begun < len(rows) && a.begun-a.answered < most && (a.begun == a.answered || a.bytes < aheadBytes) {
 		m := a.f.prepare(&rows[a.begun])
+		if !a.reserve(ctx, m) {
+			m.giveBack()
+			return
+		}
 		a.ring[a.begun%aheadObjects] = m
 		a.begun++
 		a.bytes += m.cost
-		if m.cost > 0 {
+		if m.cost > 0 && m.err == nil {
 			p := m.first()
 			m.ready = make(chan struct{})
 			a.fetching.Go(func() {
@@ -78,6 +83,29 @@ func (a *runAhead) fill(ctx context.Context) {
 			})
 		}
 	}
+}
+
+// reserve takes the memory that a message's body may hold from what all sessions
+// have together. It reports false for a message that is not answered next and for which
+// there is none: what is held already must be answered first.
+func (a *runAhead) reserve(ctx context.Context, m *fetched) bool {
+	if m.body == nil || m.release != nil {
+		return true
+	}
+	n := m.cost
+	if n == 0 {
+		n = aheadCost
+	}
+	account := a.f.s.account
+	if a.begun > a.answered {
+		release, ok := account.TryReserveRead(n)
+		m.release = release
+		return ok
+	}
+	if m.release, m.err = account.ReserveRead(ctx, n); m.err != nil {
+		m.err = fmt.Errorf("read message: %w", m.err)
+	}
+	return true
 }
 
 // next is the next message, ready; nil after the last. done gives it back.
@@ -112,7 +140,7 @@ func (a *runAhead) done(m *fetched) {
 	a.answered++
 	a.bytes -= m.cost
 	if !a.f.keep(m) {
-		m.release()
+		m.giveBack()
 	}
 }
 
@@ -120,16 +148,24 @@ func (a *runAhead) done(m *fetched) {
 func (a *runAhead) close() {
 	a.fetching.Wait()
 	for ; a.answered < a.begun; a.answered++ {
-		a.ring[a.answered%aheadObjects].release()
+		a.ring[a.answered%aheadObjects].giveBack()
 	}
 }
 
-func (m *fetched) release() {
+func (m *fetched) giveBack() {
+	m.closeBody()
+	*m = fetched{summary: m.summary, pieces: m.pieces[:0], text: m.text[:0]}
+	fetchedPool.Put(m)
+}
+
+// closeBody gives back what the body holds.
+func (m *fetched) closeBody() {
 	if m.body != nil {
 		m.body.Close()
 	}
-	*m = fetched{summary: m.summary, pieces: m.pieces[:0], text: m.text[:0]}
-	fetchedPool.Put(m)
+	if m.release != nil {
+		m.release()
+	}
 }
 
 // prepare makes a message ready but for the bytes of its body.
