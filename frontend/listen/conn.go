@@ -3,9 +3,11 @@ package listen
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -70,11 +72,18 @@ func (l *Listener) header(accepted net.Conn) (*conn, error) {
 	return c, nil
 }
 
+// errNothing says that a connection was closed before anything was sent on it, as
+// load balancers do to see whether somebody listens.
+var errNothing = errors.New("nothing was sent")
+
 // readHeader reads a header of the PROXY protocol, version 1 of at most 107 octets
 // or version 2 of at most 4 KiB, and returns the client's address, nil for a
 // connection of the load balancer's own (LOCAL, UNKNOWN), and what came behind.
 func readHeader(r io.Reader) (source net.Addr, early []byte, err error) {
 	in := bufio.NewReaderSize(r, 512)
+	if _, err := in.Peek(1); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, nil, errNothing
+	}
 	header, err := proxyproto.Read(in)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read header: %w", err)

@@ -170,9 +170,13 @@ func (l *Listener) begin(accepted net.Conn) {
 			return
 		}
 		_ = accepted.Close() // it was never used
-		if l.open.Err() == nil {
+		switch remote := zap.Stringer("remote", accepted.RemoteAddr()); {
+		case l.open.Err() != nil:
+		case errors.Is(err, errNothing):
+			l.log.Debug("connection without a word", remote)
+		default:
 			l.figures.refused[refusedProxy].Inc()
-			l.log.Warn("no header of the PROXY protocol", zap.Stringer("remote", accepted.RemoteAddr()), zap.Error(err))
+			l.log.Warn("no header of the PROXY protocol", remote, zap.Error(err))
 		}
 	})
 }

@@ -83,7 +83,12 @@ type client struct {
 
 func (s *stage) dial(first []byte) *client {
 	s.t.Helper()
-	conn, err := net.Dial("tcp", s.l.Addr().String())
+	return s.to(s.l.Addr().String(), first)
+}
+
+func (s *stage) to(address string, first []byte) *client {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -252,6 +257,20 @@ func TestBadProxyHeaders(t *testing.T) {
 	if lines := s.logs.FilterMessage("no header of the PROXY protocol").Len(); lines != 1 {
 		t.Errorf("%d lines in the log", lines)
 	}
+}
+
+// Who connects and goes again, to see whether somebody listens, is no trouble to tell of.
+func TestConnectAndLeave(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, Config{ProxyNetworks: loopback})
+	_ = s.dial(nil).Conn.Close()
+	for deadline := time.Now().Add(30 * time.Second); s.logs.Len() == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond) // a log gives no sign
+	}
+	if n := s.logs.FilterMessage("connection without a word").Len(); n != 1 {
+		t.Errorf("the log has %v", s.logs.All())
+	}
+	s.figure("starling_listener_refused_total", `listener="imap",reason="proxy"`, 0)
 }
 
 // From anywhere else a header is what any other bytes are.
