@@ -34,7 +34,7 @@ func newServe() *cobra.Command {
 			switch {
 			case errors.Is(err, context.Canceled) && cmd.Context().Err() != nil:
 				log.Info("stopped before it served")
-				return nil
+				return nil //nolint:nilerr // it was told to end, and did
 			case err != nil:
 				return err
 			}

@@ -24,6 +24,11 @@ func talk(t *testing.T, address string) *talker {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return talkOn(t, conn)
+}
+
+func talkOn(t *testing.T, conn net.Conn) *talker {
+	t.Helper()
 	t.Cleanup(func() { _ = conn.Close() }) // it may be closed already
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
