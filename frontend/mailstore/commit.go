@@ -192,7 +192,9 @@ func (b *box) committedGroup(ctx context.Context, group []*pending, built *build
 		}
 	}
 	b.store.metrics.commit(k, len(group))
-	return b.committed(b.store.cause(ctx), built, chunks, done, 0)
+	after, hint := b.committed(b.store.cause(ctx), built, chunks, done, 0)
+	b.store.publish(hint)
+	return after
 }
 
 func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, error) {
@@ -270,8 +272,9 @@ func (b *build) quota() metadata.Quota {
 	}
 }
 
-// committed makes what was built the current snapshot and tells the other nodes.
-func (b *box) committed(cause Cause, built *build, chunks []*metadata.Chunk, done metadata.Committed, i int) *Snapshot {
+// committed makes what was built the current snapshot, and returns it with the hint for
+// the other nodes.
+func (b *box) committed(cause Cause, built *build, chunks []*metadata.Chunk, done metadata.Committed, i int) (*Snapshot, events.Event) {
 	more := 0
 	for uid, size := range built.sizes {
 		more += b.sizes.put(uid, size)
@@ -280,14 +283,13 @@ func (b *box) committed(cause Cause, built *build, chunks []*metadata.Chunk, don
 	after := built.snapshot(chunks, done.Stamps[i], done.Epoch)
 	after.cause = cause
 	b.install(after)
-	b.store.publish(cause.stamp(events.Event{
+	return after, cause.stamp(events.Event{
 		Account: int64(b.ref.Account),
 		Mailbox: int64(b.ref.Mailbox),
 		Kind:    events.Changed,
 		ModSeq:  after.row.ModSeq,
 		Epoch:   after.row.Epoch,
-	}))
-	return after
+	})
 }
 
 func (b *box) contested() {

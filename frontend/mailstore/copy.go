@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"starling/events"
 	"starling/metadata"
 )
 
@@ -297,13 +298,16 @@ func (t *transfer) committed(ctx context.Context, boxes []*box, builds []*build,
 	t.from.store.metrics.commit(k, 1)
 	cause := t.from.store.cause(ctx)
 	t.result.After = t.from.current.Load()
+	hints := make([]events.Event, 0, 2)
 	for i, b := range boxes {
 		if !builds[i].changed() {
 			continue // the source of a COPY
 		}
-		after := b.committed(cause, builds[i], chunks[i], done, i)
+		after, hint := b.committed(cause, builds[i], chunks[i], done, i)
 		if b == t.from {
 			t.result.After = after
 		}
+		hints = append(hints, hint)
 	}
+	t.from.store.publish(hints...) // in one message
 }

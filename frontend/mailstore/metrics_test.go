@@ -123,6 +123,24 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// What a MOVE does to two mailboxes is told in one message.
+func TestHintsOfMoveAreOneMessage(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x, y := c.node(), c.node()
+	c.append(x, Inbox, mail("1"))
+	mine, theirs, archive := c.enter(x, Inbox), c.enter(y, Inbox), c.enter(y, "Archive")
+	if _, err := mine.Move(t.Context(), CopyArgs{View: mine.Snapshot(), UIDs: one(1), Dest: "Archive", All: true}); err != nil {
+		t.Fatal(err)
+	}
+	theirs.await("move", func() bool { return theirs.Snapshot().Len() == 0 })
+	archive.await("move", func() bool { return archive.Snapshot().Len() == 1 })
+	x.stop() // all is sent
+	if n := x.cfg.Bus.(*events.Node).Counters().Published; n != 2 {
+		t.Errorf("%d messages for APPEND and MOVE", n)
+	}
+}
+
 // The sweep found only what no hint has told of by the time it was read, and no commit of the node's own.
 func TestSweepFound(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"starling/events"
 	"starling/metadata"
 )
 
@@ -64,7 +65,9 @@ func (b *box) undelete(ctx context.Context, uids []metadata.UIDRange) (Copied, e
 	result.After = base
 	if built.changed() {
 		b.store.metrics.commit(kindUndelete, 1)
-		result.After = b.committed(b.store.cause(ctx), built, chunks, done, 0)
+		var hint events.Event
+		result.After, hint = b.committed(b.store.cause(ctx), built, chunks, done, 0)
+		b.store.publish(hint)
 	}
 	return result, nil
 }
