@@ -339,6 +339,11 @@ func TestClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if socket, ok := conn.(interface{ NetConn() net.Conn }); !ok {
+		t.Error("a server cannot reach the socket, to wait for it without a buffer")
+	} else if _, ok := socket.NetConn().(syscall.Conn); !ok {
+		t.Errorf("the socket is a %T", socket.NetConn())
+	}
 	silent, waiting := s.dial(nil), s.dial([]byte("PROXY UNKNOWN\r\n"))
 	if err := s.l.Close(); err != nil {
 		t.Fatal(err)
