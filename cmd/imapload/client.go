@@ -42,7 +42,11 @@ func (b *bench) connect(ctx context.Context, n int) (*client, error) {
 	address := b.cfg.addrs[n%len(b.cfg.addrs)]
 	ctx, cancel := context.WithTimeout(ctx, b.cfg.timeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	var dialer net.Dialer
+	if own := b.cfg.sources; len(own) > 0 {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(own[n%len(own)])}
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}

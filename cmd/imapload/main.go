@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -27,6 +28,7 @@ import (
 type config struct {
 	addrs    []string
 	lmtp     []string
+	sources  []string
 	tls      bool
 	user     string
 	password string
@@ -61,10 +63,11 @@ func main() {
 // parse reads the command line.
 func parse(args []string) (*config, error) {
 	cfg := &config{}
-	var addrs, lmtp, scenarios, pids string
+	var addrs, lmtp, sources, scenarios, pids string
 	f := flag.NewFlagSet("imapload", flag.ContinueOnError)
 	f.StringVar(&addrs, "addr", "127.0.0.1:143", "`addresses` of the server's nodes, separated by commas")
 	f.StringVar(&lmtp, "lmtp", "", "`addresses` for LMTP; without, nothing is delivered")
+	f.StringVar(&sources, "source", "", "own `addresses` to connect from, such as 127.0.0.2,127.0.0.3, where a server bounds the connections of one")
 	f.BoolVar(&cfg.tls, "tls", false, "TLS from the first byte; certificates are not looked at")
 	f.StringVar(&cfg.user, "user", "user%d@example.org", "`name` of an account; %d stands for its number")
 	f.StringVar(&cfg.password, "password", "password", "of all accounts")
@@ -89,7 +92,7 @@ func parse(args []string) (*config, error) {
 	list := func(text string) []string {
 		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
 	}
-	cfg.addrs, cfg.lmtp, cfg.run = list(addrs), list(lmtp), list(scenarios)
+	cfg.addrs, cfg.lmtp, cfg.sources, cfg.run = list(addrs), list(lmtp), list(sources), list(scenarios)
 	for _, text := range list(pids) {
 		pid, err := strconv.Atoi(text)
 		if err != nil {
@@ -107,6 +110,8 @@ func (c *config) check(rest []string) error {
 		return fmt.Errorf("what is %q?", rest[0])
 	case len(c.addrs) == 0:
 		return errors.New("-addr: no address")
+	case slices.ContainsFunc(c.sources, func(text string) bool { return net.ParseIP(text) == nil }):
+		return errors.New("-source: want IP addresses")
 	case min(c.messages, c.operations, c.repeats, c.clients, c.idlers, c.slice) < 1:
 		return errors.New("every count must be at least 1")
 	case c.size < 100:

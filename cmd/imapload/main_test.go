@@ -152,7 +152,7 @@ func TestLasting(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	var out bytes.Buffer
-	if err := run(t.Context(), append(small(s.imap, "-run", "mixed,idlemem", "-pids", fmt.Sprint(os.Getpid())), "-most", "2s"), &out); err != nil {
+	if err := run(t.Context(), append(small(s.imap, "-run", "mixed,idlemem", "-source", "127.0.0.1", "-pids", fmt.Sprint(os.Getpid())), "-most", "2s"), &out); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	if !strings.Contains(out.String(), "all") {
@@ -249,6 +249,7 @@ func TestFlags(t *testing.T) {
 		"-size":               {"-size", "5"},
 		"no address":          {"-addr", ","},
 		"no process":          {"-pids", "x"},
+		"want IP":             {"-source", "here"},
 		"what is":             {"append"},
 		"no message":          {"-corpus", t.TempDir()},
 	} {
