@@ -156,7 +156,7 @@ func (r *report) print(out io.Writer) error {
 		if m.Hits > 0 {
 			fmt.Fprintf(t, "\thits: %d\t\t\t\t\t\t\t\t\t\t\t\t\n", m.Hits)
 		}
-		if m.PerClient > 0 {
+		if m.PerClient != 0 {
 			fmt.Fprintf(t, "\tmemory of one: %d octets\t\t\t\t\t\t\t\t\t\t\t\t\n", m.PerClient)
 		}
 	}
