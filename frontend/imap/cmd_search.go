@@ -64,7 +64,7 @@ func (c searchCmd) find(ctx context.Context, s *session) (*searchPlan, []uint32,
 	if plan.modSeq {
 		s.enable(condStore) // RFC 7162 §3.1
 	}
-	r := search{searchPlan: plan, s: s}
+	r := search{searchPlan: plan, s: s, heard: time.Now()}
 	uids, err := r.run(ctx, c.by == bySeq)
 	return plan, uids, err
 }

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
+	"starling/frontend/imapwire"
 	"starling/metadata"
 )
 
@@ -378,5 +379,26 @@ func BenchmarkCommand(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkCount is what it costs to count a command and to make its span, without the command.
+func BenchmarkCount(b *testing.B) {
+	b.Run("metrics", func(b *testing.B) {
+		m := newMetrics(prometheus.NewRegistry())
+		b.ReportAllocs()
+		for b.Loop() {
+			m.command("UID FETCH", imapwire.OK, time.Now())
+		}
+	})
+	for kind, sampler := range map[string]sdktrace.Sampler{"unsampled": sdktrace.NeverSample(), "sampled": sdktrace.AlwaysSample()} {
+		b.Run("span/"+kind, func(b *testing.B) {
+			t := newTracer(sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler)))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, span := t.command(context.Background(), "UID FETCH")
+				endSpan(span, imapwire.OK, "")
+			}
+		})
 	}
 }

@@ -277,3 +277,63 @@ func TestQResyncMatchIsBounded(t *testing.T) { //nolint:paralleltest // counts m
 		t.Errorf("%d bytes were allocated", n)
 	}
 }
+
+// proxied is a listener whose connections do not know the client's address before a
+// header has come, as with the PROXY protocol.
+type proxied struct {
+	net.Listener
+	header chan struct{} // closed once the first connection's has come
+	first  atomic.Bool
+}
+
+type proxiedConn struct {
+	net.Conn
+	header chan struct{}
+}
+
+func (l *proxied) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil || l.first.Swap(true) {
+		return conn, err
+	}
+	return proxiedConn{conn, l.header}, nil
+}
+
+func (c proxiedConn) RemoteAddr() net.Addr {
+	<-c.header
+	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 4711}
+}
+
+// A peer that has not said whose connection it is keeps nobody else waiting, and what is
+// logged then is the client's address.
+func TestAddressIsNotWaitedForInAccept(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, clusterOptions{})
+	user := c.account(t, "proxied@example.org", metadata.Quota{}).Name
+	inner, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &proxied{Listener: inner, header: make(chan struct{})}
+	served := make(chan error, 1)
+	go func() { served <- c.nodes[0].server.Serve(l, false) }()
+	node := &clusterNode{imap: inner.Addr().String()}
+	silent := node.dial(t)
+	for !l.first.Load() {
+		runtime.Gosched()
+	}
+	node.dial(t).until("* OK ")
+	close(l.header)
+	silent.until("* OK ")
+	silent.login(user)
+	logins := c.logs.FilterMessage("login").All()
+	if len(logins) != 1 || logins[0].ContextMap()["remote"] != "192.0.2.7:4711" {
+		t.Errorf("logged %v", logins)
+	}
+	if err := inner.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}

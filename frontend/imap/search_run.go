@@ -7,10 +7,12 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
 	"starling/blobstore"
+	"starling/frontend/imapwire"
 	mail "starling/frontend/message"
 	"starling/metadata"
 )
@@ -20,6 +22,8 @@ const (
 	searchPiece = 1000
 	// searchBytes is how many bytes of summaries are held after which a piece ends early.
 	searchBytes = 4 << 20
+	// searchSigns is how often the client hears that a search goes on.
+	searchSigns = 10 * time.Second
 	// searchReaders is how many messages a search reads at the same time.
 	searchReaders = 8
 	// searchGap is how many UIDs that are not asked for may lie between two that are for both to be read as one range.
@@ -36,8 +40,9 @@ const (
 type search struct {
 	*searchPlan
 	s     *session
-	found []uint32 // UIDs
-	open  []uint32 // UIDs, rising, of messages that are not decided yet
+	heard time.Time // when the client last heard of the search
+	found []uint32  // UIDs
+	open  []uint32  // UIDs, rising, of messages that are not decided yet
 }
 
 // run returns the UIDs of what matches, rising. Ghosts are left out unless asked for.
@@ -214,6 +219,9 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 		})
 	}
 	for i := range rows {
+		if err := r.signOfLife(); err != nil {
+			cancel(err)
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -230,6 +238,17 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 		}
 	}
 	return nil
+}
+
+// signOfLife tells the client of a search that reads for long that it goes on, and
+// so finds out when the client is gone and the rest need not be read.
+func (r *search) signOfLife() error {
+	if time.Since(r.heard) < r.s.server.signs {
+		return nil
+	}
+	r.heard = time.Now()
+	r.s.enc.Status("", imapwire.OK, "", "Still searching")
+	return r.s.enc.Flush()
 }
 
 // look reads a message. One that is damaged matches nothing, and does not keep

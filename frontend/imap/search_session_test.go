@@ -1,9 +1,14 @@
 package imap
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
+
+	"starling/frontend/imapwire"
 )
 
 // searchMails are the messages of the tests, by sequence number and UID from 1.
@@ -407,5 +412,32 @@ func BenchmarkSearchMailbox(b *testing.B) {
 				c.ok("UID SEARCH RETURN (COUNT) %s", keys)
 			}
 		})
+	}
+}
+
+// A search that reads messages for long gives signs of life, and ends when nobody hears them.
+func TestSearchSignsOfLife(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t)
+	n.server.signs = 0
+	c := n.connect(t)
+	c.put("INBOX", "", "Subject: x\n\nhello\n")
+	c.put("INBOX", "", "Subject: x\n\nworld\n")
+	c.ok("SELECT INBOX")
+	c.want("SEARCH BODY hello", "* OK Still searching", "* OK Still searching", "* SEARCH 1", "OK SEARCH completed")
+
+	account := n.store.Account(n.account, func() {})
+	defer account.Close()
+	box, err := account.Open(t.Context(), "INBOX", func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	away, other := net.Pipe()
+	_ = other.Close()
+	s := &session{server: n.server, account: account, enc: imapwire.NewEncoder(away), view: &view{mailbox: box, snap: box.Snapshot()}}
+	args := imapwire.SearchArgs{Key: imapwire.SearchKey{Name: "BODY", Text: "hello"}}
+	if _, err := (searchCmd{args: args}).run(t.Context(), s); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("the search went on: %v", err)
 	}
 }

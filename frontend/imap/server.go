@@ -80,7 +80,8 @@ type Server struct {
 	metrics *metrics
 	tracer  *tracer // nil: no traces
 	logins  *logins
-	linger  time.Duration
+	linger  time.Duration // how long a session waits before it is parked
+	signs   time.Duration // how often a client hears that its search goes on
 	count   atomic.Uint64 // of sessions, ever
 
 	stopping chan struct{} // closed by Shutdown
@@ -97,7 +98,7 @@ func NewServer(cfg Config) *Server {
 	cfg.setDefaults()
 	return &Server{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), tracer: newTracer(cfg.Traces),
-		logins: newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant), linger: lingering,
+		logins: newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant), linger: lingering, signs: searchSigns,
 		sessions: make(map[*session]struct{}), stopping: make(chan struct{}),
 	}
 }
