@@ -222,9 +222,7 @@ func (p *prometheus) checkDashboard(t *testing.T) {
 	} {
 		eventually(t, "Prometheus has seen "+what, func() bool { return p.value(t, expr) >= 1 })
 	}
-	if peers := p.value(t, `sum(starling_nats_peers)`); peers != 2 {
-		t.Errorf("nodes hear of %v others, together", peers)
-	}
+	eventually(t, "both nodes hear each other", func() bool { return p.value(t, `sum(starling_nats_peers)`) == 2 })
 }
 
 // checkAlerts runs the expression of each rule; of a healthy cluster none has anything to say.
@@ -234,6 +232,7 @@ func (p *prometheus) checkAlerts(t *testing.T) {
 		found := p.query(t, r.Expr)
 		switch {
 		case r.Alert == "StarlingDurability": // the tests' PostgreSQL does without fsync
+		case strings.HasSuffix(r.Alert, "Slow"), strings.HasSuffix(r.Alert, "Saturated"): // a busy machine may well be
 		case r.Alert != "" && len(found) > 0:
 			t.Errorf("%s: %v", r.Alert, found)
 		case r.Record != "" && len(found) == 0:
