@@ -32,7 +32,8 @@ var layers = map[string][]string{
 
 	"cmd/starling": {"*"},
 	"cmd/imapload": {"frontend/imapwire"},
-	"deploy":       {}, // examples, their tests, the dashboard's source
+	"chaos":        {"*"}, // made for tests: a cluster that is broken on purpose
+	"deploy":       {},    // examples, their tests, the dashboard's source
 }
 
 // withParent are the folders whose implementations, one folder deeper,
