@@ -24,6 +24,8 @@ type Config struct {
 	Cluster string
 	// Routes are the addresses of the Cluster of other servers.
 	Routes []string
+	// Advertise is where others are told to reach Cluster, if not there; clients are then told of no other server.
+	Advertise string
 }
 
 // readiness is how long a server may take until clients can connect.
@@ -51,6 +53,7 @@ func Start(c Config) (*Server, error) {
 		if o.Cluster.Host, o.Cluster.Port, err = split(c.Cluster); err != nil {
 			return nil, err
 		}
+		o.Cluster.Advertise, o.Cluster.NoAdvertise = c.Advertise, c.Advertise != ""
 		for _, route := range c.Routes {
 			o.Routes = append(o.Routes, server.RoutesFromStr("nats://"+route)...)
 		}
