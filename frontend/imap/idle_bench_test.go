@@ -25,10 +25,12 @@ func BenchmarkIdleMemory(b *testing.B) {
 			c.account(b, "ann@example.org", metadata.Quota{})
 			beginIdle(b, c, secure) // what the first costs is no part of it
 			for b.Loop() {
+				c.logs.TakeAll()
 				before := memoryNow()
 				for range idleSessions {
 					beginIdle(b, c, secure)
 				}
+				c.logs.TakeAll()
 				after := memoryNow()
 				b.ReportMetric(float64(after.HeapInuse-before.HeapInuse)/idleSessions, "heap-B/session")
 				b.ReportMetric(float64(after.StackInuse-before.StackInuse)/idleSessions, "stack-B/session")
