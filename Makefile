@@ -10,13 +10,14 @@ PKG ?= ./...
 TESTFLAGS ?=
 BENCH ?= .
 FUZZTIME ?= 10s
+IMAGE ?= starling
 # Where goroutines meet: tested once more under the race detector.
 RACE ?= ./events/... ./frontend/auth ./frontend/mailstore ./frontend/imap
 
 LINT := bin/golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit race vet lint fmt build bench fuzz tools setup clean
+.PHONY: help run test unit race chart vet lint fmt build image bench fuzz tools setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +27,7 @@ run: ## start two nodes on this machine, with all they need (ARGS="…" for `sta
 	@$(GO) build -o bin/starling ./cmd/starling
 	@exec bin/starling dev $(ARGS)
 
-test: setup vet unit race ## install what is missing, then all tests (PKG=./… TESTFLAGS="…")
+test: setup vet unit race chart ## install what is missing, then all tests (PKG=./… TESTFLAGS="…")
 
 unit:
 	$(GO) test -timeout 15m $(TESTFLAGS) $(PKG)
@@ -34,17 +35,24 @@ unit:
 race: ## the concurrent packages under the race detector (RACE="./… ./…")
 	$(GO) test -race -timeout 15m $(TESTFLAGS) $(RACE)
 
+chart: ## the Helm chart's tests, a module of their own
+	cd helm/tests && $(GO) test -timeout 10m $(TESTFLAGS) ./...
+
 vet:
 	$(GO) vet $(PKG)
 
 lint: $(LINT) ## golangci-lint, in the pinned version
 	$(LINT) run --allow-parallel-runners $(PKG)
+	cd helm/tests && ../../$(LINT) run --allow-parallel-runners ./...
 
 fmt: $(LINT) ## format all Go files
 	$(LINT) fmt
 
 build: ## build bin/starling
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/starling ./cmd/starling
+
+image: ## the container image, with a Docker engine (IMAGE=name)
+	docker build -f deploy/Dockerfile -t $(IMAGE) .
 
 bench: ## benchmarks (PKG=./… BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(TESTFLAGS) $(PKG)
