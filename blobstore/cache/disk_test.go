@@ -5,6 +5,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +94,59 @@ func TestDiskForgetsWhatIsDropped(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestDiskForgetsWhatIsDroppedWhileItIsWritten(t *testing.T) {
+	t.Parallel()
+	file, err := createFile(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	d := newDisk(file, 1<<20, zap.NewNop(), newMetrics(nil))
+	for i, drop := range []bool{false, true} {
+		id := newID(byte(i))
+		d.add(id, []block{{2, []byte("a block")}})
+		q, at, _ := d.next()
+		if drop {
+			d.drop(id)
+		}
+		if _, err := file.WriteAt(appendRecord(nil, q.id, q.index, q.data), at); err != nil {
+			t.Fatal(err)
+		}
+		d.wrote(q, at, nil)
+		if got := d.get(id, 2); (got == nil) != drop {
+			t.Errorf("dropped %v: got %q", drop, got)
+		}
+	}
+}
+
+// What is written over while it is read is a miss, and no fault of the disk.
+func TestDiskReadWhileItIsWrittenOver(t *testing.T) {
+	t.Parallel()
+	d, _ := openTest(t, 500_000)
+	all := blobtest.Bytes(200_008)
+	data := func(i int) []byte { return all[i%8:][:200_000] }
+	var readers sync.WaitGroup
+	var done atomic.Bool
+	for range 4 {
+		readers.Go(func() {
+			for i := 0; !done.Load(); i++ {
+				if got := d.get(newID(byte(i%8)), 0); got != nil && !bytes.Equal(got, data(i)) {
+					t.Error("wrong bytes")
+				}
+			}
+		})
+	}
+	for i := 0; testutil.ToFloat64(d.metrics.diskEvictions) < 500 && testutil.ToFloat64(d.metrics.diskErrors) == 0; i++ {
+		d.add(newID(byte(i%8)), []block{{0, data(i)}})
+		runtime.Gosched()
+	}
+	done.Store(true)
+	readers.Wait()
+	if n := testutil.ToFloat64(d.metrics.diskErrors); n != 0 {
+		t.Errorf("%v errors of the disk", n)
+	}
 }
 
 func TestDiskThatRotsIsAMiss(t *testing.T) {
