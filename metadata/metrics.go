@@ -147,7 +147,7 @@ type running struct {
 // begin measures a statement from now on; the caller calls end.
 func (m *metrics) begin(ctx context.Context, what string) running {
 	r := running{statement: m.of(what)}
-	if m.tracer != nil {
+	if m.tracer != nil && trace.SpanContextFromContext(ctx).IsValid() { // what nobody asked for is no trace of its own
 		_, r.span = m.tracer.Start(ctx, r.statement.span, r.statement.options...)
 	}
 	r.since = time.Now()

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -161,8 +162,12 @@ func (n *node) listen(ctx context.Context) error {
 	return nil
 }
 
+// keepAlive finds peers that are gone without a word, and wakes no telephone in
+// IDLE more often than IMAP's own signs of life do.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 4}
+
 func openSocket(ctx context.Context, what, address string) (net.Listener, error) {
-	var config net.ListenConfig
+	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	socket, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", what, err)

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
@@ -104,15 +107,50 @@ func (n *node) openBlobs(ctx context.Context) (blobstore.Store, error) {
 	return cached, nil
 }
 
-// warn logs what in PostgreSQL's settings does not go with what is promised.
-func (n *node) warn(ctx context.Context) {
+// warnEvery is how often PostgreSQL's settings are looked at: they can be changed
+// while it runs.
+const warnEvery = 5 * time.Minute
+
+// watchDurability logs what in PostgreSQL's settings does not go with what is
+// promised, at once and whenever it has changed, until the node is closed.
+func (n *node) watchDurability(ctx context.Context) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var watching sync.WaitGroup
+	n.onClose(func() {
+		stop()
+		watching.Wait()
+	})
+	said := n.warn(ctx, nil)
+	watching.Go(func() {
+		tick := time.NewTicker(warnEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				said = n.warn(ctx, said)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// warn logs what is wrong with PostgreSQL's settings, but for what was said before,
+// and returns all of it.
+func (n *node) warn(ctx context.Context, said []string) []string {
 	warnings, err := n.db.Warnings(ctx)
 	if err != nil {
-		n.log.Warn("PostgreSQL's settings could not be read", zap.Error(err))
+		if ctx.Err() == nil {
+			n.log.Warn("PostgreSQL's settings could not be read", zap.Error(err))
+		}
+		return said
 	}
 	for _, w := range warnings {
-		n.log.Warn("PostgreSQL may lose acknowledged mail", zap.String("reason", w))
+		if !slices.Contains(said, w) {
+			n.log.Warn("PostgreSQL may lose acknowledged mail", zap.String("reason", w))
+		}
 	}
+	return warnings
 }
 
 // prepareDB prepares connections to PostgreSQL and makes none.

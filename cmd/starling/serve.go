@@ -38,7 +38,7 @@ func newServe() *cobra.Command {
 			case err != nil:
 				return err
 			}
-			n.warn(cmd.Context())
+			n.watchDurability(cmd.Context())
 			return n.run(cmd.Context())
 		},
 	}
