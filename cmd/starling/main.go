@@ -3,7 +3,7 @@
 // Each subcommand has a file: serve.go runs a node, dev.go a whole cluster on one
 // machine, migrate.go brings the database's schema up to date, tenant.go,
 // domain.go and account.go manage who there is, import.go brings mail in, gc.go
-// runs the collector, config.go has every setting.
+// runs the collector, check.go looks for damage, config.go has every setting.
 package main
 
 import (
@@ -76,7 +76,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(), newMigrate(), newHealth(), newConfigCmd(), newVersion(),
-		newTenant(), newDomain(), newAccount(), newImport(), newGC(),
+		newTenant(), newDomain(), newAccount(), newImport(), newGC(), newCheck(),
 	)
 	return root
 }
