@@ -368,6 +368,53 @@ func TestCheckLooksAgain(t *testing.T) {
 	}
 }
 
+// counting is an object store that counts what is asked of it.
+type counting struct {
+	blobstore.Store
+	gets, lists atomic.Int64
+}
+
+func (c *counting) Get(ctx context.Context, key blobstore.Key, offset, length int64) (io.ReadCloser, error) {
+	c.gets.Add(1)
+	return c.Store.Get(ctx, key, offset, length)
+}
+
+func (c *counting) List(ctx context.Context, prefix, after string) iter.Seq2[blobstore.Info, error] {
+	c.lists.Add(1)
+	return c.Store.List(ctx, prefix, after)
+}
+
+// What a check costs does not grow with the messages, but for pages of them and what a
+// scrub reads: one request for an object, two for a large one.
+func TestCheckCosts(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, metadata.Quota{Messages: 1000})
+	blobs := &counting{Store: s.blobs}
+	var db *metadata.DB
+	store := s.store(patient, func(c *mailstore.Config) { c.Blobs = blobs; db = c.DB })
+	s.used(store)
+	for _, test := range []struct {
+		scrub bool
+		gets  int64
+	}{{false, 0}, {true, 42}} {
+		gets, lists, trips := blobs.gets.Load(), blobs.lists.Load(), db.Stats().RoundTrips
+		if _, found := s.checked(store, mailstore.CheckOptions{Scrub: test.scrub, ScrubRate: 1 << 40}); len(found) > 0 {
+			t.Errorf("found %+v", found)
+		}
+		if n := blobs.gets.Load() - gets; n != test.gets {
+			t.Errorf("scrub %v: %d GETs, want %d", test.scrub, n, test.gets)
+		}
+		if n := blobs.lists.Load() - lists; n != 1 {
+			t.Errorf("scrub %v: %d LISTs, want 1", test.scrub, n)
+		}
+		// The account, its list, two mailboxes of three, the quota, the owners, the clock, the
+		// rows; what reads whole accounts takes four.
+		if n := db.Stats().RoundTrips - trips; n > 14 {
+			t.Errorf("scrub %v: %d round trips to PostgreSQL", test.scrub, n)
+		}
+	}
+}
+
 // TestCheckRace: sessions on two nodes work, the collectors of both keep nothing, and
 // checks on both find nothing all the while.
 func TestCheckRace(t *testing.T) {
