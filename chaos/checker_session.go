@@ -1,0 +1,180 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// view is what a client knows of the mailbox that it selected, by all that it was told.
+type view struct {
+	mailbox string
+	uids    []uint32 // by sequence number; 0: not said yet
+	modseqs map[uint32]uint64
+	gone    map[uint32]bool
+	since   time.Duration // start of the last NOOP, whose news are not compared yet; -1: none
+	quiet   bool
+}
+
+func (v *view) whole() bool { return !slices.Contains(v.uids, 0) }
+
+// sessions replays each connection, as its client understood it.
+func (c *checker) sessions() {
+	views := make(map[int]*view)
+	for i := range c.run.Ops {
+		o := &c.run.Ops[i]
+		v := views[o.Conn]
+		if v == nil || o.Name == "SELECT" {
+			v = &view{mailbox: o.Mailbox, modseqs: make(map[uint32]uint64), gone: make(map[uint32]bool), since: -1}
+			views[o.Conn] = v
+		}
+		for _, t := range o.Told {
+			if wrong := v.told(o, t); wrong != "" {
+				c.add(Violation{
+					Rule: Sequence, Text: fmt.Sprintf("client %d on node %d, %s of %s at %.3f: %s", o.Client, o.Node, o.Name, v.mailbox, o.Start.Seconds(), wrong),
+					At: o.End, Conn: o.Conn,
+				})
+			}
+			if t.Kind == Fetched && t.UID != 0 && t.ModSeq != 0 {
+				if before := v.modseqs[t.UID]; t.ModSeq < before {
+					c.add(Violation{
+						Rule: ModSeqOnce, Text: fmt.Sprintf("client %d was told modseq %d of %s %d after %d", o.Client, t.ModSeq, v.mailbox, t.UID, before),
+						At: o.End, Conn: o.Conn, Mailbox: v.mailbox, UID: t.UID,
+					})
+				}
+				v.modseqs[t.UID] = t.ModSeq
+			}
+		}
+		if o.Result != OK {
+			continue
+		}
+		if o.Name == "NOOP" || o.Name == "SELECT" {
+			v.since, v.quiet = o.Start, o.Quiet
+		}
+		if v.since >= 0 && v.whole() {
+			c.sees(v, o)
+			v.since = -1
+		}
+	}
+}
+
+// told takes a response in, and returns what is wrong with it, or "".
+func (v *view) told(o *Op, t Told) string {
+	switch t.Kind {
+	case Exists:
+		if int(t.Num) < len(v.uids) {
+			return fmt.Sprintf("%v, but there were %d", t, len(v.uids))
+		}
+		v.uids = append(v.uids, make([]uint32, int(t.Num)-len(v.uids))...)
+	case Expunge:
+		if o.Name == "FETCH" || o.Name == "STORE" || o.Name == "SEARCH" {
+			return fmt.Sprintf("%v in answer to %s, which counts by sequence numbers", t, o.Name)
+		}
+		if t.Num == 0 || int(t.Num) > len(v.uids) {
+			return fmt.Sprintf("%v of %d", t, len(v.uids))
+		}
+		v.gone[v.uids[t.Num-1]] = v.uids[t.Num-1] != 0
+		v.uids = slices.Delete(v.uids, int(t.Num)-1, int(t.Num))
+	case Vanished:
+		for _, uid := range t.UIDs {
+			if wrong := v.vanished(uid); wrong != "" {
+				return wrong
+			}
+		}
+	case Fetched:
+		return v.fetched(t)
+	}
+	return ""
+}
+
+func (v *view) vanished(uid uint32) string {
+	if v.gone[uid] {
+		return fmt.Sprintf("VANISHED %d again", uid)
+	}
+	i := slices.Index(v.uids, uid)
+	for j := len(v.uids) - 1; i < 0 && j >= 0; j-- { // one that the client has counted, but not yet seen
+		if v.uids[j] == 0 {
+			i = j
+		}
+	}
+	if i < 0 {
+		return fmt.Sprintf("VANISHED %d, of which the client was never told", uid)
+	}
+	v.gone[uid] = true
+	v.uids = slices.Delete(v.uids, i, i+1)
+	return ""
+}
+
+func (v *view) fetched(t Told) string {
+	if t.Num == 0 || int(t.Num) > len(v.uids) {
+		return fmt.Sprintf("%v of %d messages", t, len(v.uids))
+	}
+	if t.UID == 0 {
+		return ""
+	}
+	i := int(t.Num) - 1
+	if known := v.uids[i]; known != 0 && known != t.UID {
+		return fmt.Sprintf("%v, but number %d was UID %d", t, t.Num, known)
+	}
+	if v.gone[t.UID] {
+		return fmt.Sprintf("%v, but that UID is gone", t)
+	}
+	v.uids[i] = t.UID
+	for j := i - 1; j >= 0; j-- {
+		if v.uids[j] != 0 {
+			if v.uids[j] >= t.UID {
+				return fmt.Sprintf("%v, but number %d is UID %d", t, j+1, v.uids[j])
+			}
+			break
+		}
+	}
+	for j := i + 1; j < len(v.uids); j++ {
+		if v.uids[j] != 0 {
+			if v.uids[j] <= t.UID {
+				return fmt.Sprintf("%v, but number %d is UID %d", t, j+1, v.uids[j])
+			}
+			break
+		}
+	}
+	return ""
+}
+
+// sees compares what a client knows after a NOOP or SELECT with what was acknowledged before that was sent.
+func (c *checker) sees(v *view, o *Op) {
+	has := make(map[uint32]bool, len(v.uids))
+	for _, uid := range v.uids {
+		has[uid] = true
+		p := place{v.mailbox, uid}
+		if by := c.removed[p]; by != nil && by.End < v.since {
+			c.add(Violation{
+				Rule: ReadsOK, Text: fmt.Sprintf("client %d on node %d still has %v at %.3f, which %s by client %d on node %d removed at %.3f",
+					o.Client, o.Node, p, o.End.Seconds(), by.Name, by.Client, by.Node, by.End.Seconds()),
+				At: o.End, Conn: o.Conn, Mailbox: p.mailbox, UID: p.uid,
+			})
+		}
+	}
+	for p, m := range c.made {
+		if p.mailbox != v.mailbox || m.by.End >= v.since || has[p.uid] ||
+			slices.ContainsFunc(c.attempts[p], func(a *Op) bool { return a.Start < o.End }) {
+			continue
+		}
+		c.add(Violation{
+			Rule: ReadsOK, Text: fmt.Sprintf("client %d on node %d has no %v at %.3f, which %s by client %d on node %d made at %.3f",
+				o.Client, o.Node, p, o.End.Seconds(), m.by.Name, m.by.Client, m.by.Node, m.by.End.Seconds()),
+			At: o.End, Conn: o.Conn, Mailbox: p.mailbox, UID: p.uid,
+		})
+	}
+	if !v.quiet || len(c.run.States) == 0 {
+		return
+	}
+	var want []uint32
+	for _, m := range c.run.States[0].Boxes[v.mailbox].Mails {
+		want = append(want, m.UID)
+	}
+	if !slices.Equal(v.uids, want) {
+		c.add(Violation{
+			Rule: SameForAll, Text: fmt.Sprintf("client %d on node %d knows %s as %v, node %d has %v", o.Client, o.Node, v.mailbox, v.uids, c.run.States[0].Node, want),
+			At: o.End, Conn: o.Conn, Mailbox: v.mailbox,
+		})
+	}
+}

@@ -1,0 +1,196 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Result is what a client knows of a command that it sent.
+type Result int
+
+// The results. A command in doubt may have happened or not, now or later: its connection broke before the answer
+// came, or the answer was that the server cannot know.
+const (
+	InDoubt Result = iota
+	OK
+	NO // it did not happen
+)
+
+func (r Result) String() string { return [...]string{"in doubt", "OK", "NO"}[r] }
+
+// ToldKind is a kind of untagged response.
+type ToldKind int
+
+// The untagged responses that say something of the messages of the selected mailbox.
+const (
+	Exists ToldKind = iota
+	Expunge
+	Vanished
+	Fetched
+)
+
+// Told is an untagged response.
+type Told struct {
+	Kind    ToldKind
+	Num     uint32   // EXISTS: how many; EXPUNGE, FETCH: the sequence number
+	UIDs    []uint32 // VANISHED
+	UID     uint32   // FETCH, from here on; 0: not said
+	ModSeq  uint64   // 0: not said
+	Flags   []string // lower case, sorted; nil: not said
+	ID      string   // of the message, by its subject; "": not said
+	Corrupt bool     // the body was read, and is not the one that was appended under that ID
+}
+
+func (t Told) String() string {
+	switch t.Kind {
+	case Exists:
+		return fmt.Sprintf("%d EXISTS", t.Num)
+	case Expunge:
+		return fmt.Sprintf("%d EXPUNGE", t.Num)
+	case Vanished:
+		return fmt.Sprintf("VANISHED %v", t.UIDs)
+	}
+	s := fmt.Sprintf("%d FETCH (UID %d MODSEQ %d", t.Num, t.UID, t.ModSeq)
+	if t.Flags != nil {
+		s += fmt.Sprintf(" FLAGS %v", t.Flags)
+	}
+	if t.ID != "" {
+		s += " ID " + t.ID
+	}
+	if t.Corrupt {
+		s += " CORRUPT"
+	}
+	return s + ")"
+}
+
+// Op is a command that a client sent, and what it was told until that was answered.
+type Op struct {
+	Client, Conn, Node int // Conn is unique in a run
+	Name               string
+	Mailbox            string   // that is selected; of APPEND and SELECT, that is named
+	To                 string   // of COPY and MOVE
+	UIDs               []uint32 // named by the client
+	ID                 string   // of what is appended
+	Flag               string   // STORE: set or taken away
+	Add                bool
+	Quiet              bool // NOOP: nothing changes any more
+
+	Start, End time.Duration // since the begin of the run; End is that of the answer, or of the connection
+	Result     Result
+	Answer     string // the text of it
+
+	UIDValidity, UIDNext uint32 // SELECT, APPEND, COPY and MOVE, as far as they say so
+	HighestModSeq        uint64
+	From, Made           []uint32 // UIDs of COPYUID; of APPENDUID in Made
+
+	Told []Told
+}
+
+func (o *Op) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%9.3f–%9.3f client %d conn %d node %d: %s %s", o.Start.Seconds(), o.End.Seconds(), o.Client, o.Conn, o.Node, o.Name, o.Mailbox)
+	if o.UIDs != nil {
+		fmt.Fprintf(&b, " %v", o.UIDs)
+	}
+	for _, word := range []string{o.ID, o.To} {
+		if word != "" {
+			b.WriteString(" " + word)
+		}
+	}
+	if o.Flag != "" {
+		sign := "-"
+		if o.Add {
+			sign = "+"
+		}
+		b.WriteString(" " + sign + o.Flag)
+	}
+	fmt.Fprintf(&b, " → %v %s", o.Result, o.Answer)
+	for i, t := range o.Told {
+		if i == 12 {
+			fmt.Fprintf(&b, "\n%24s… %d more", "", len(o.Told)-i)
+			break
+		}
+		fmt.Fprintf(&b, "\n%24s%v", "", t)
+	}
+	return b.String()
+}
+
+// Mail is a message as it is found in the end.
+type Mail struct {
+	UID     uint32
+	ModSeq  uint64
+	ID      string
+	Flags   []string // lower case, sorted
+	Size    int64
+	Corrupt bool
+}
+
+// Box is a mailbox as it is found in the end: what SELECT and STATUS say of it, and its messages by UID.
+type Box struct {
+	UIDValidity, UIDNext      uint32
+	HighestModSeq             uint64
+	Messages, Unseen, Deleted uint32
+	Size                      int64
+	Mails                     []Mail
+}
+
+// State is all mailboxes, by name, as one node shows them in the end.
+type State struct {
+	Node  int
+	Boxes map[string]Box
+}
+
+// Run is all that is known of a run.
+type Run struct {
+	Ops    []Op // those of a connection in their order
+	States []State
+	// Bytes and Messages are what the account is said to use.
+	Bytes, Messages int64
+	// Missing are the messages whose objects are not there, whether clients see them or not.
+	Missing []string
+}
+
+// Excerpt is the part of the history that a violation is about, to be read.
+func (r *Run) Excerpt(v Violation) string {
+	const most, around = 60, 2 * time.Second
+	var about []*Op
+	for i := range r.Ops {
+		o := &r.Ops[i]
+		near := o.End >= v.At-around && o.Start <= v.At+around
+		switch {
+		case v.UID != 0 && v.Mailbox != "" && o.about(v.Mailbox, v.UID), v.ID != "" && o.ID == v.ID:
+		case v.Conn != 0 && o.Conn == v.Conn && near:
+		case v.UID == 0 && v.ID == "" && v.Conn == 0 && near && (v.Mailbox == "" || o.Mailbox == v.Mailbox || o.To == v.Mailbox):
+		default:
+			continue
+		}
+		about = append(about, o)
+	}
+	slices.SortFunc(about, func(a, b *Op) int { return int(a.Start - b.Start) })
+	var b strings.Builder
+	if len(about) > most {
+		fmt.Fprintf(&b, "… %d more\n", len(about)-most)
+		about = about[len(about)-most:]
+	}
+	for _, o := range about {
+		shown := *o
+		if v.UID != 0 && o.Conn != v.Conn {
+			shown.Told = slices.DeleteFunc(slices.Clone(o.Told), func(t Told) bool { return !t.about(v.UID) })
+		}
+		b.WriteString(shown.String() + "\n")
+	}
+	return b.String()
+}
+
+func (t *Told) about(uid uint32) bool { return t.UID == uid || slices.Contains(t.UIDs, uid) }
+
+// about says whether an operation made, changed or first told of a message.
+func (o *Op) about(mailbox string, uid uint32) bool {
+	if o.Mailbox == mailbox && (slices.Contains(o.UIDs, uid) || o.Name == "APPEND" && slices.Contains(o.Made, uid)) ||
+		o.To == mailbox && slices.Contains(o.Made, uid) {
+		return true
+	}
+	return o.Mailbox == mailbox && slices.ContainsFunc(o.Told, func(t Told) bool { return t.about(uid) })
+}
