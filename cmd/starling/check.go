@@ -247,10 +247,11 @@ func (r *checkRun) one(ctx context.Context, a metadata.Account) error {
 	r.progress.begin(a.Name)
 	report, err := r.node.store.Check(ctx, a, opts)
 	r.sum.add(&report)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	r.progress.done()
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
 	case err != nil:
 		r.sum.Failed++
 		r.failed(a.Name, err)

@@ -178,6 +178,26 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
+// Without the object store nothing is called lost, and the run is given up.
+func TestCheckWithoutObjectStore(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	s.good("", "tenant", "add", "acme")
+	s.good("", "domain", "add", "example.org", "--tenant", "acme")
+	for i := range 5 {
+		s.good("secret\n", "account", "add", fmt.Sprintf("user%d@example.org", i))
+	}
+	stdout, stderr, status := run(t, invocation{args: []string{"check", "--repair"}, env: []string{
+		"STARLING_POSTGRES_DSN=" + s.dsn, "STARLING_BLOBS_S3_ENDPOINT=http://127.0.0.1:1", "STARLING_BLOBS_S3_BUCKET=mail",
+		"STARLING_BLOBS_S3_ACCESS_KEY=a", "STARLING_BLOBS_S3_SECRET_KEY=b",
+	}})
+	if status != 1 || !strings.Contains(stdout, "user2@example.org: could not be checked: check objects: ") || strings.Contains(stdout, "user3") ||
+		!strings.Contains(stdout, "3 accounts that could not be checked\n") || strings.Contains(stdout, "wrong") ||
+		!strings.Contains(stderr, "given up after 3 accounts") {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+}
+
 // A check that is interrupted says how far it came.
 func TestCheckInterrupted(t *testing.T) {
 	t.Parallel()
