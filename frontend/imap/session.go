@@ -277,6 +277,9 @@ func (s *session) handshake() error {
 	if !ok {
 		return nil
 	}
+	if err := s.socket.SetReadDeadline(s.loginBy); err != nil { // a wait for commands left its own
+		return err
+	}
 	ctx, cancel := context.WithDeadline(s.ctx, s.loginBy)
 	defer cancel()
 	if err := s.server.cfg.Handshake(ctx, conn); err != nil {

@@ -1,0 +1,154 @@
+package imap
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// gathering is a connection that keeps what is written until send.
+type gathering struct {
+	net.Conn
+	mu   sync.Mutex
+	held *bytes.Buffer // nil: nothing is kept
+}
+
+func (g *gathering) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.held != nil {
+		return g.held.Write(p)
+	}
+	return g.Conn.Write(p)
+}
+
+// gather keeps what do writes, and returns it.
+func (g *gathering) gather(do func()) []byte {
+	g.mu.Lock()
+	g.held = new(bytes.Buffer)
+	g.mu.Unlock()
+	do()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := g.held.Bytes()
+	g.held = nil
+	return all
+}
+
+// dialRaw is a connection to a node, with a deadline for all of the test.
+func dialRaw(t *testing.T, address string) *gathering {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return &gathering{Conn: conn}
+}
+
+func wantLine(t *testing.T, in *bufio.Reader, prefix string) {
+	t.Helper()
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			t.Fatalf("want %q: %v", prefix, err)
+		}
+		if strings.HasPrefix(line, prefix) {
+			return
+		}
+	}
+}
+
+// A client whose STARTTLS came together with another command has as long for the
+// handshake as any other.
+func TestStartTLSBehindAnotherCommand(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, clusterOptions{parks: true})
+	conn := dialRaw(t, c.nodes[0].imap)
+	in := bufio.NewReader(conn)
+	wantLine(t, in, "* OK ")
+	if _, err := io.WriteString(conn, "a CAPABILITY\r\nb STARTTLS\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	wantLine(t, in, "b OK ")
+	secure := tls.Client(conn, c.roots)
+	if err := secure.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(secure, "c NOOP\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	wantLine(t, bufio.NewReader(secure), "c OK ")
+}
+
+// A parked session hears all that was sent: several commands in one record of TLS,
+// several records in one segment, and a record that comes in pieces, of which the
+// socket tells before there is anything to read.
+func TestParkedUnderTLS(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, clusterOptions{parks: true})
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		config := c.roots.Clone()
+		config.MaxVersion = version
+		conn := dialRaw(t, c.nodes[0].imaps)
+		secure := tls.Client(conn, config)
+		in := bufio.NewReader(secure)
+		wantLine(t, in, "* OK ")
+		write := func(text string) {
+			if _, err := io.WriteString(secure, text); err != nil {
+				t.Error(err)
+			}
+		}
+		for i := range 20 {
+			write(fmt.Sprintf("a%d NOOP\r\nb%d NOOP\r\nc%d CAPABILITY\r\n", i, i, i))
+			wantLine(t, in, fmt.Sprintf("c%d OK ", i))
+			records := conn.gather(func() {
+				write(fmt.Sprintf("d%d NOOP\r\n", i))
+				write(fmt.Sprintf("e%d NOOP\r\nf%d NOOP\r\n", i, i))
+				write(fmt.Sprintf("g%d NOOP\r\n", i))
+			})
+			cut := len(records) * i / 20
+			for _, piece := range [][]byte{records[:cut], records[cut:]} {
+				c.nodes[0].awaitParked(t)
+				if _, err := conn.Conn.Write(piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantLine(t, in, fmt.Sprintf("g%d OK ", i))
+		}
+		_ = conn.Close()
+	}
+}
+
+// awaitParked waits until all sessions of the node wait and have read what was sent, or
+// there are none.
+func (n *clusterNode) awaitParked(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		n.server.mu.Lock()
+		waiting := true
+		for s := range n.server.sessions {
+			more := false
+			_ = s.raw.Control(func(fd uintptr) { more = readable(fd) }) // fails on a closed one only
+			waiting = waiting && s.alarm.isWaiting() && !more
+		}
+		n.server.mu.Unlock()
+		if waiting {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a session does not wait")
+		}
+		time.Sleep(time.Millisecond) // waiting gives no sign
+	}
+}
