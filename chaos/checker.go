@@ -103,7 +103,7 @@ func (c *checker) gather() {
 			c.name(p, t.ID, o.End)
 		}
 		if o.Name == "APPEND" && o.Result == OK && len(o.Made) == 1 {
-			c.name(place{o.Mailbox, o.Made[0]}, o.ID, o.End)
+			c.name(place{o.target(), o.Made[0]}, o.ID, o.End)
 		}
 		if o.Name == "UID STORE" && o.Result == OK && o.Add && o.Flag == `\deleted` {
 			for _, uid := range o.UIDs {
@@ -148,7 +148,7 @@ func (c *checker) gatherChange(o *Op) {
 	case o.Result == NO:
 	case o.Name == "APPEND" && o.Result == OK:
 		for _, uid := range o.Made {
-			c.makes(place{o.Mailbox, uid}, o.ID, o)
+			c.makes(place{o.target(), uid}, o.ID, o)
 		}
 	case o.Name == "UID COPY" || o.Name == "UID MOVE":
 		if o.Result == InDoubt && o.Name == "UID MOVE" {
@@ -204,10 +204,7 @@ func (c *checker) rising() {
 	validity := make(map[string]uint32)
 	for i := range c.run.Ops {
 		o := &c.run.Ops[i]
-		box := o.Mailbox
-		if o.To != "" {
-			box = o.To
-		}
+		box := o.target()
 		if o.UIDValidity != 0 {
 			if known := validity[box]; known != 0 && known != o.UIDValidity {
 				c.add(Violation{Rule: UIDOnce, Text: fmt.Sprintf("UIDVALIDITY of %s is %d, and is %d", box, known, o.UIDValidity), At: o.End, Mailbox: box})
@@ -222,7 +219,7 @@ func (c *checker) rising() {
 		}
 		for _, t := range o.Told {
 			if t.Kind == Fetched && t.ModSeq != 0 {
-				modseqs[box] = append(modseqs[box], stamp{o.End, true, t.ModSeq, o})
+				modseqs[o.Mailbox] = append(modseqs[o.Mailbox], stamp{o.End, true, t.ModSeq, o})
 			}
 		}
 		if o.Name == "SELECT" && o.Result == OK {

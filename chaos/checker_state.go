@@ -136,7 +136,7 @@ func (c *checker) account() {
 func (c *checker) doubt(o *Op, there map[place]bool, can, must map[origin]int) {
 	switch o.Name {
 	case "APPEND":
-		can[origin{o.Mailbox, o.ID}]++
+		can[origin{o.target(), o.ID}]++
 	case "UID COPY", "UID MOVE":
 		for _, uid := range o.UIDs {
 			p := place{o.Mailbox, uid}

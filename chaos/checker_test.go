@@ -26,7 +26,7 @@ func good() Run {
 		Ops: []Op{
 			{Client: 1, Conn: 1, Node: 1, Name: "SELECT", Mailbox: "A", Start: 0, End: 1 * ms, Result: OK, UIDValidity: 7, UIDNext: 1, HighestModSeq: 1, Told: []Told{exists(0)}},
 			{Client: 1, Conn: 1, Node: 1, Name: "APPEND", Mailbox: "A", ID: "a", Start: 2 * ms, End: 3 * ms, Result: OK, UIDValidity: 7, Made: []uint32{1}, Told: []Told{exists(1)}},
-			{Client: 1, Conn: 1, Node: 1, Name: "APPEND", Mailbox: "A", ID: "b", Start: 4 * ms, End: 5 * ms, Result: OK, UIDValidity: 7, Made: []uint32{2}, Told: []Told{exists(2)}},
+			{Client: 1, Conn: 1, Node: 1, Name: "APPEND", Mailbox: "A", To: "A", ID: "b", Start: 4 * ms, End: 5 * ms, Result: OK, UIDValidity: 7, Made: []uint32{2}, Told: []Told{exists(2)}},
 			{Client: 1, Conn: 1, Node: 1, Name: "FETCH", Mailbox: "A", Start: 6 * ms, End: 7 * ms, Result: OK, Told: []Told{fetched(1, 1, 2, "a"), fetched(2, 2, 3, "b")}},
 			{Client: 1, Conn: 1, Node: 1, Name: "UID STORE", Mailbox: "A", UIDs: []uint32{1}, Flag: "client1", Add: true, Start: 8 * ms, End: 9 * ms, Result: OK, Told: []Told{fetched(1, 1, 4, "")}},
 			{Client: 1, Conn: 1, Node: 1, Name: "UID COPY", Mailbox: "A", To: "B", UIDs: []uint32{1, 2}, Start: 10 * ms, End: 11 * ms, Result: OK, UIDValidity: 8, From: []uint32{1, 2}, Made: []uint32{1, 2}},

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -69,8 +70,8 @@ func (t Told) String() string {
 type Op struct {
 	Client, Conn, Node int // Conn is unique in a run
 	Name               string
-	Mailbox            string   // that is selected; of APPEND and SELECT, that is named
-	To                 string   // of COPY and MOVE
+	Mailbox            string   // that is selected
+	To                 string   // of APPEND, COPY and MOVE; empty: Mailbox
 	UIDs               []uint32 // named by the client
 	ID                 string   // of what is appended
 	Flag               string   // STORE: set or taken away
@@ -186,10 +187,12 @@ func (r *Run) Excerpt(v Violation) string {
 
 func (t *Told) about(uid uint32) bool { return t.UID == uid || slices.Contains(t.UIDs, uid) }
 
+// target is the mailbox in which something is made.
+func (o *Op) target() string { return cmp.Or(o.To, o.Mailbox) }
+
 // about says whether an operation made, changed or first told of a message.
 func (o *Op) about(mailbox string, uid uint32) bool {
-	if o.Mailbox == mailbox && (slices.Contains(o.UIDs, uid) || o.Name == "APPEND" && slices.Contains(o.Made, uid)) ||
-		o.To == mailbox && slices.Contains(o.Made, uid) {
+	if o.Mailbox == mailbox && slices.Contains(o.UIDs, uid) || o.target() == mailbox && slices.Contains(o.Made, uid) {
 		return true
 	}
 	return o.Mailbox == mailbox && slices.ContainsFunc(o.Told, func(t Told) bool { return t.about(uid) })

@@ -1,0 +1,296 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// The account of a run and the mailboxes that all clients share.
+const password = "correct horse"
+
+func boxes() []string { return []string{"INBOX", "Archive", "Sent"} }
+
+// commandTime is how long a client waits for an answer before it gives its connection up.
+const commandTime = 10 * time.Second
+
+// newsItems are what a client asks of messages that it does not know yet.
+const newsItems = "(UID MODSEQ FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])"
+
+// client changes the shared mailboxes, now by this node, now by that, and writes down what comes of it.
+type client struct {
+	no      int
+	user    string
+	nodes   []string // addresses for clients
+	random  *rand.Rand
+	conns   *atomic.Int64 // numbers connections
+	begin   time.Time
+	next    int
+	qresync bool
+
+	wire    *wire
+	conn    int
+	node    int
+	mailbox string
+	uids    []uint32          // as the client understands what it is told; 0: not known
+	ids     map[uint32]string // of those
+	ops     []Op
+	refused int // connections and logins that failed
+}
+
+func (c *client) now() time.Duration { return time.Since(c.begin) }
+
+// connect opens a connection to a node and selects a mailbox. An error is that of a node that is not well.
+func (c *client) connect(node int, mailbox string) error {
+	w, err := dial(c.nodes[node], commandTime)
+	if err != nil {
+		return err
+	}
+	commands := []string{fmt.Sprintf("LOGIN %q %q", c.user, password), "ENABLE CONDSTORE"}
+	if c.qresync {
+		commands[1] = "ENABLE QRESYNC"
+	}
+	for _, command := range commands {
+		answer, err := "", w.send(command)
+		if err == nil {
+			answer, err = w.finish(func(response) {})
+		}
+		if err == nil && !strings.HasPrefix(answer, "OK") {
+			err = errors.New(answer)
+		}
+		if err != nil {
+			_ = w.conn.Close() // it is given up
+			return err
+		}
+	}
+	c.wire, c.node, c.conn = w, node, int(c.conns.Add(1))
+	return c.choose(mailbox)
+}
+
+func (c *client) choose(mailbox string) error {
+	c.mailbox, c.uids, c.ids = mailbox, nil, make(map[uint32]string)
+	o := c.do(Op{Name: "SELECT"}, "SELECT "+mailbox)
+	if o.Result == OK {
+		return c.news()
+	}
+	c.drop()
+	return fmt.Errorf("select %s: %v %s", mailbox, o.Result, o.Answer)
+}
+
+// drop gives the connection up.
+func (c *client) drop() {
+	if c.wire != nil {
+		_ = c.wire.conn.Close() // it is given up
+		c.wire = nil
+	}
+}
+
+// do sends a command, reads its answer, and writes both down. The connection is gone afterwards if it broke.
+func (c *client) do(o Op, text string) *Op {
+	o.Client, o.Conn, o.Node, o.Mailbox, o.Start = c.no, c.conn, c.node, c.mailbox, c.now()
+	_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
+	err := c.wire.send(text)
+	if err == nil {
+		o.Answer, err = c.wire.finish(func(r response) { c.take(&o, r) })
+	}
+	return c.record(o, err)
+}
+
+func (c *client) record(o Op, err error) *Op {
+	o.End = c.now()
+	if err != nil {
+		o.Answer = err.Error()
+		c.drop()
+	} else {
+		o.note(o.Answer)
+		o.Result = result(o.Answer)
+	}
+	c.ops = append(c.ops, o)
+	return &c.ops[len(c.ops)-1]
+}
+
+// take takes an untagged response in, as a client does.
+func (c *client) take(o *Op, r response) {
+	t, _, ok := parse(r)
+	if !ok {
+		o.note(r.line) // MOVE tells its COPYUID so, too
+		return
+	}
+	o.Told = append(o.Told, t)
+	switch t.Kind {
+	case Exists:
+		for len(c.uids) < int(t.Num) {
+			c.uids = append(c.uids, 0)
+		}
+	case Expunge:
+		if i := int(t.Num) - 1; i >= 0 && i < len(c.uids) {
+			c.uids = slices.Delete(c.uids, i, i+1)
+		}
+	case Vanished:
+		for _, uid := range t.UIDs {
+			i := slices.Index(c.uids, uid)
+			if i < 0 {
+				i = slices.Index(c.uids, 0)
+			}
+			if i >= 0 {
+				c.uids = slices.Delete(c.uids, i, i+1)
+			}
+		}
+	case Fetched:
+		if i := int(t.Num) - 1; i >= 0 && i < len(c.uids) && t.UID != 0 {
+			c.uids[i] = t.UID
+		}
+		if t.ID != "" {
+			c.ids[t.UID] = t.ID
+		}
+	}
+}
+
+// news asks for what the client does not know of the messages that it was told of.
+func (c *client) news() error {
+	for c.wire != nil {
+		i := slices.IndexFunc(c.uids, func(uid uint32) bool { return uid == 0 || c.ids[uid] == "" })
+		if i < 0 {
+			return nil
+		}
+		if o := c.do(Op{Name: "FETCH"}, fmt.Sprintf("FETCH %d:* %s", i+1, newsItems)); o.Result != OK {
+			if c.wire == nil {
+				break
+			}
+			return errors.New(o.Answer)
+		}
+	}
+	return errors.New("the connection is gone")
+}
+
+// some are one to three messages of those that the client knows.
+func (c *client) some() []uint32 {
+	var known []uint32
+	for _, uid := range c.uids {
+		if uid != 0 && c.ids[uid] != "" {
+			known = append(known, uid)
+		}
+	}
+	c.random.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
+	known = known[:min(len(known), 1+c.random.IntN(3))]
+	slices.Sort(known)
+	return known
+}
+
+// run works until ctx ends. It ends with its connection open or not, between two commands.
+func (c *client) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if c.wire == nil {
+			if err := c.connect(c.random.IntN(len(c.nodes)), boxes()[c.random.IntN(len(boxes()))]); err != nil {
+				c.refused++
+				pause(ctx, 50*time.Millisecond)
+			}
+			continue
+		}
+		c.step(ctx)
+	}
+}
+
+// pause waits, at most so long.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// step sends one command, and often asks for news after it.
+func (c *client) step(ctx context.Context) {
+	uids, other := c.some(), boxes()[c.random.IntN(len(boxes()))]
+	what := c.random.IntN(100)
+	if len(uids) == 0 && what >= 25 && what < 80 {
+		what = 0
+	}
+	// Mailboxes neither grow without end nor become empty.
+	if len(c.uids) > 60 && what < 25 {
+		what = 60
+	}
+	switch {
+	case what < 25:
+		c.next++
+		o := Op{Name: "APPEND", To: other, ID: fmt.Sprintf("%d-%d", c.no, c.next)}
+		c.do(o, fmt.Sprintf("APPEND %s (%s) %s", other, []string{"", `\Seen`}[c.random.IntN(2)], literal(mail(o.ID))))
+	case what < 40:
+		flag, add := ownFlag(c.no), c.random.IntN(2) == 0
+		if c.random.IntN(3) == 0 {
+			flag = `\seen`
+		}
+		c.store(uids, flag, add)
+	case what < 50 && other != c.mailbox:
+		c.do(Op{Name: "UID COPY", To: other, UIDs: uids}, "UID COPY "+setText(uids)+" "+other)
+	case what < 60 && other != c.mailbox:
+		c.do(Op{Name: "UID MOVE", To: other, UIDs: uids}, "UID MOVE "+setText(uids)+" "+other)
+	case what < 70:
+		if c.store(uids, `\deleted`, true); c.wire != nil {
+			c.do(Op{Name: "UID EXPUNGE", UIDs: uids}, "UID EXPUNGE "+setText(uids))
+		}
+	case what < 80:
+		c.do(Op{Name: "UID FETCH"}, "UID FETCH "+setText(uids)+" (UID MODSEQ FLAGS RFC822.SIZE BODY.PEEK[])")
+	case what < 90:
+		c.idle(ctx, time.Duration(c.random.IntN(800))*time.Millisecond)
+	case what < 94:
+		_ = c.choose(other) // what fails is written down
+	}
+	if c.wire != nil && c.random.IntN(2) == 0 {
+		c.sync(false)
+	}
+}
+
+func (c *client) store(uids []uint32, flag string, add bool) {
+	sign := "-"
+	if add {
+		sign = "+"
+	}
+	c.do(Op{Name: "UID STORE", UIDs: uids, Flag: flag, Add: add}, fmt.Sprintf("UID STORE %s %sFLAGS (%s)", setText(uids), sign, flag))
+}
+
+// sync asks for news and reads them.
+func (c *client) sync(quiet bool) {
+	if o := c.do(Op{Name: "NOOP", Quiet: quiet}, "NOOP"); o.Result == OK {
+		_ = c.news() // what fails is written down
+	}
+}
+
+// idle waits for news, so long.
+func (c *client) idle(ctx context.Context, d time.Duration) {
+	o := Op{Name: "IDLE", Mailbox: c.mailbox, Client: c.no, Conn: c.conn, Node: c.node, Start: c.now()}
+	_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
+	err := c.wire.send("IDLE")
+	for end := time.Now().Add(d); err == nil && time.Now().Before(end) && ctx.Err() == nil; {
+		var some bool
+		if some, err = c.wire.await(time.Until(end)); err != nil || !some {
+			break
+		}
+		var r response
+		_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
+		if r, err = c.wire.next(); err == nil && !strings.HasPrefix(r.line, "+") {
+			c.take(&o, r)
+		}
+	}
+	if err == nil {
+		_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
+		if _, err = fmt.Fprint(c.wire.conn, "DONE\r\n"); err == nil {
+			o.Answer, err = c.wire.finish(func(r response) {
+				if !strings.HasPrefix(r.line, "+") {
+					c.take(&o, r)
+				}
+			})
+		}
+	}
+	c.record(o, err)
+	if c.wire != nil {
+		_ = c.news() // what fails is written down
+	}
+}

@@ -1,0 +1,194 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Kind is a kind of fault.
+type Kind string
+
+// The kinds. Those of links are named by what is reached.
+const (
+	KillNode        Kind = "node killed"
+	StopNode        Kind = "node stopped and continued"
+	RestartNode     Kind = "node restarted"
+	CutNATS         Kind = "NATS closed"
+	HoleNATS        Kind = "NATS silent"
+	CutRoute        Kind = "NATS route closed"
+	HoleRoute       Kind = "NATS route silent"
+	BreakPostgres   Kind = "PostgreSQL connections broken"
+	CutPostgres     Kind = "PostgreSQL closed"
+	LosePostgres    Kind = "PostgreSQL answers lost"
+	SlowPostgres    Kind = "PostgreSQL slow"
+	RestartPostgres Kind = "PostgreSQL restarted"
+	CrashPostgres   Kind = "PostgreSQL killed"
+	CutS3           Kind = "S3 closed"
+	SlowS3          Kind = "S3 slow"
+	LoseS3          Kind = "S3 answers lost"
+	TruncateS3      Kind = "S3 truncated"
+	BreakClients    Kind = "client connections broken"
+	SlowClients     Kind = "clients slow"
+)
+
+// chances is how often each kind is drawn, of all.
+var chances = []struct {
+	kind  Kind
+	often int
+}{
+	{KillNode, 8}, {StopNode, 10}, {RestartNode, 4}, {CutNATS, 5}, {HoleNATS, 8}, {CutRoute, 4}, {HoleRoute, 8},
+	{BreakPostgres, 20}, {CutPostgres, 5}, {LosePostgres, 12}, {SlowPostgres, 8}, {RestartPostgres, 2}, {CrashPostgres, 3},
+	{CutS3, 5}, {SlowS3, 5}, {LoseS3, 5}, {TruncateS3, 8}, {BreakClients, 12}, {SlowClients, 5},
+}
+
+// Fault is something that breaks at some time, for some time.
+type Fault struct {
+	At, For time.Duration
+	Kind    Kind
+	Node    int // index; what is of no node ignores it
+	Amount  int // of what is slow or truncated, 0 to 999
+}
+
+func (f Fault) String() string {
+	return fmt.Sprintf("%9.3f–%9.3f %s, node %d", f.At.Seconds(), (f.At + f.For).Seconds(), f.Kind, f.Node+1)
+}
+
+// Schedule is what breaks in so long a time: the same for the same seed.
+func Schedule(seed uint64, d time.Duration) []Fault {
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
+	sum := 0
+	for _, c := range chances {
+		sum += c.often
+	}
+	var faults []Fault
+	for at := time.Duration(random.IntN(300)) * time.Millisecond; at < d; at += time.Duration(50+random.IntN(700)) * time.Millisecond {
+		f := Fault{At: at, For: time.Duration(30+random.IntN(1<<(4+random.IntN(8)))) * time.Millisecond, Node: random.IntN(Nodes), Amount: random.IntN(1000)}
+		drawn := random.IntN(sum)
+		for _, c := range chances {
+			if drawn -= c.often; drawn < 0 {
+				f.Kind = c.kind
+				break
+			}
+		}
+		faults = append(faults, f)
+	}
+	return faults
+}
+
+// breaker carries faults out.
+type breaker struct {
+	cluster  *Cluster
+	nodes    [Nodes]sync.Mutex // one fault of a process at a time
+	postgres sync.Mutex
+
+	mu   sync.Mutex
+	done map[Kind]int
+	errs []error
+}
+
+// run carries out a schedule, until all is mended again or ctx has ended and all that had begun is.
+func (b *breaker) run(ctx context.Context, faults []Fault) {
+	begin := time.Now()
+	var running sync.WaitGroup
+	for _, f := range faults {
+		pause(ctx, f.At-time.Since(begin))
+		if ctx.Err() != nil {
+			break
+		}
+		running.Go(func() {
+			done, err := b.inject(ctx, f)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if done {
+				b.done[f.Kind]++
+			}
+			if err != nil {
+				b.errs = append(b.errs, fmt.Errorf("%v: %w", f, err))
+			}
+		})
+	}
+	running.Wait()
+}
+
+// inject carries out one fault and mends it. It is not done where the same thing is broken already.
+func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
+	n := b.cluster.Nodes[f.Node]
+	switch f.Kind {
+	case KillNode, StopNode, RestartNode:
+		if !b.nodes[f.Node].TryLock() {
+			return false, nil
+		}
+		defer b.nodes[f.Node].Unlock()
+		return true, b.process(ctx, f, n)
+	case RestartPostgres, CrashPostgres:
+		if !b.postgres.TryLock() {
+			return false, nil
+		}
+		defer b.postgres.Unlock()
+		return true, b.cluster.RestartPostgres(ctx, f.Kind == CrashPostgres, f.For/2)
+	case BreakPostgres:
+		n.Links.Postgres.Cut(false)
+		return true, nil
+	case BreakClients:
+		n.Links.Clients.Cut(false)
+		return true, nil
+	}
+	p, bad := b.link(f, n)
+	bad(p)
+	pause(ctx, f.For)
+	p.Heal()
+	return true, nil
+}
+
+func (b *breaker) process(ctx context.Context, f Fault, n *Node) error {
+	if f.Kind == StopNode {
+		err := n.Stop()
+		pause(ctx, f.For)
+		return errors.Join(err, n.Continue())
+	}
+	end := n.End
+	if f.Kind == KillNode {
+		end = n.Kill
+	}
+	err := end()
+	pause(ctx, f.For/2)
+	return errors.Join(err, n.Start(context.WithoutCancel(ctx)))
+}
+
+// link is the proxy that a fault is about, and what it is to do.
+func (b *breaker) link(f Fault, n *Node) (*Proxy, func(*Proxy)) {
+	l := n.Links
+	cut := func(p *Proxy) { p.Cut(true) }
+	set := func(d Direction, t Toxic) func(*Proxy) { return func(p *Proxy) { p.Set(d, t) } }
+	both := func(t Toxic) func(*Proxy) { return func(p *Proxy) { p.Set(Up, t); p.Set(Down, t) } }
+	delay := time.Duration(f.Amount/10) * time.Millisecond
+	switch f.Kind {
+	case CutNATS:
+		return l.NATS, cut
+	case HoleNATS:
+		return l.NATS, both(Toxic{Hole: true})
+	case CutRoute:
+		return b.cluster.Routes[f.Node], cut
+	case HoleRoute:
+		return b.cluster.Routes[f.Node], both(Toxic{Hole: true})
+	case CutPostgres:
+		return l.Postgres, cut
+	case LosePostgres:
+		return l.Postgres, set(Down, Toxic{Hole: true})
+	case SlowPostgres:
+		return l.Postgres, set(Down, Toxic{Delay: delay})
+	case CutS3:
+		return l.S3, cut
+	case LoseS3:
+		return l.S3, set(Down, Toxic{Hole: true})
+	case TruncateS3:
+		return l.S3, set(Direction(f.Amount%2), Toxic{Truncate: int64(1 + f.Amount*7)})
+	case SlowS3:
+		return l.S3, both(Toxic{Delay: delay})
+	}
+	return l.Clients, both(Toxic{Rate: 2000 + 20*f.Amount})
+}

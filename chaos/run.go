@@ -1,0 +1,339 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"starling/blobstore"
+	"starling/frontend/auth"
+	"starling/metadata"
+)
+
+// Options are what a run is to be.
+type Options struct {
+	Seed    uint64
+	Time    time.Duration // of faults
+	Clients int
+	Faults  []Fault // nil: those of the seed
+}
+
+// Figures are what happened in a run.
+type Figures struct {
+	Faults   map[Kind]int
+	Commands map[string]int // by name and result
+	Told     int            // untagged responses
+	Refused  int            // connections and logins that failed
+	Cuts     int            // connections broken by proxies, since the cluster's start
+	Messages int            // in the end
+}
+
+// Add takes the figures of another run in.
+func (f *Figures) Add(other Figures) {
+	if f.Faults == nil {
+		f.Faults, f.Commands = make(map[Kind]int), make(map[string]int)
+	}
+	for k, n := range other.Faults {
+		f.Faults[k] += n
+	}
+	for k, n := range other.Commands {
+		f.Commands[k] += n
+	}
+	f.Told += other.Told
+	f.Refused += other.Refused
+	f.Messages += other.Messages
+	f.Cuts = other.Cuts
+}
+
+func (f Figures) String() string {
+	var b strings.Builder
+	sum := 0
+	for _, n := range f.Faults {
+		sum += n
+	}
+	fmt.Fprintf(&b, "%d faults, %d connections broken by proxies:\n", sum, f.Cuts)
+	for _, k := range slices.Sorted(maps.Keys(f.Faults)) {
+		fmt.Fprintf(&b, "%8d %s\n", f.Faults[k], k)
+	}
+	fmt.Fprintf(&b, "%d connections or logins that failed, %d untagged responses, %d messages in the end, and commands:\n", f.Refused, f.Told, f.Messages)
+	for _, k := range slices.Sorted(maps.Keys(f.Commands)) {
+		fmt.Fprintf(&b, "%8d %s\n", f.Commands[k], k)
+	}
+	return b.String()
+}
+
+// Run makes an account, lets clients loose on it while things break, mends them, and returns what the clients
+// wrote down and what is found in the end.
+func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
+	user := fmt.Sprintf("seed%d@example.org", o.Seed)
+	account, err := c.account(ctx, user)
+	if err != nil {
+		return nil, Figures{}, err
+	}
+	if o.Faults == nil {
+		o.Faults = Schedule(o.Seed, o.Time)
+	}
+	clients := c.clients(user, o)
+	b := &breaker{cluster: c, done: make(map[Kind]int)}
+	working, cancel := context.WithTimeout(ctx, o.Time)
+	defer cancel()
+	var running sync.WaitGroup
+	for _, one := range clients {
+		running.Go(func() { one.run(working) })
+	}
+	running.Go(func() { b.run(working, o.Faults) })
+	running.Wait()
+	if err := errors.Join(b.errs...); err != nil {
+		return nil, Figures{}, err
+	}
+	if err := c.Heal(ctx); err != nil {
+		return nil, Figures{}, err
+	}
+	r := &Run{}
+	if r.States, err = c.quiet(user, clients); err != nil {
+		return nil, Figures{}, err
+	}
+	f := Figures{Faults: b.done, Commands: make(map[string]int), Cuts: c.cuts()}
+	for _, one := range clients {
+		r.Ops = append(r.Ops, one.ops...)
+		f.Refused += one.refused
+		one.drop()
+	}
+	for i := range r.Ops {
+		f.Commands[r.Ops[i].Name+" "+r.Ops[i].Result.String()]++
+		f.Told += len(r.Ops[i].Told)
+	}
+	used, err := c.DB.Usage(ctx, account)
+	if err != nil {
+		return nil, Figures{}, err
+	}
+	r.Bytes, r.Messages, f.Messages = used.Bytes, used.Messages, int(used.Messages)
+	r.Missing, err = c.missing(ctx, account)
+	return r, f, err
+}
+
+func (c *Cluster) account(ctx context.Context, user string) (metadata.AccountID, error) {
+	hash, err := auth.Hash(password)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := c.DB.CreateTenant(ctx, "chaos"); err != nil && !errors.Is(err, metadata.ErrExists) {
+		return 0, err
+	}
+	if _, err := c.DB.CreateDomain(ctx, "chaos", "example.org"); err != nil && !errors.Is(err, metadata.ErrExists) {
+		return 0, err
+	}
+	a, err := c.DB.CreateAccount(ctx, metadata.NewAccount{
+		Name: user, PasswordHash: hash, Mailboxes: metadata.DefaultMailboxes(), Limits: metadata.Quota{Bytes: 1 << 40, Messages: 1 << 40},
+	})
+	return a.ID, err
+}
+
+func (c *Cluster) clients(user string, o Options) []*client {
+	var addresses []string
+	for _, n := range c.Nodes {
+		addresses = append(addresses, n.Links.Clients.Addr())
+	}
+	clients := make([]*client, o.Clients)
+	conns, begin := new(atomic.Int64), time.Now()
+	for i := range clients {
+		clients[i] = &client{
+			no: i + 1, user: user, nodes: addresses, random: rand.New(rand.NewPCG(o.Seed, uint64(i)+1)), //nolint:gosec // to be repeated
+			conns: conns, begin: begin, qresync: i%2 == 0,
+		}
+	}
+	return clients
+}
+
+func (c *Cluster) cuts() int {
+	n := 0
+	for _, p := range c.Routes {
+		n += p.Cuts()
+	}
+	for _, node := range c.Nodes {
+		for _, p := range node.Links.all() {
+			n += p.Cuts()
+		}
+	}
+	return n
+}
+
+// quiet returns what each node shows when nothing changes any more, and lets the clients ask for their last news: a
+// command whose client has given up may still be carried out.
+func (c *Cluster) quiet(user string, clients []*client) ([]State, error) {
+	const tries = 20
+	var last []State
+	for range tries {
+		before, err := c.inspect(user)
+		if err != nil {
+			return nil, err
+		}
+		var asking sync.WaitGroup
+		errs := make([]error, len(clients))
+		for i, one := range clients {
+			asking.Go(func() { errs[i] = one.last() })
+		}
+		asking.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return nil, err
+		}
+		if last, err = c.inspect(user); err != nil {
+			return nil, err
+		}
+		if reflect.DeepEqual(before, last) {
+			return last, nil
+		}
+		for _, one := range clients {
+			for i := range one.ops {
+				one.ops[i].Quiet = false
+			}
+		}
+	}
+	return nil, fmt.Errorf("mailboxes still change, or nodes differ now and again, after %d looks", tries)
+}
+
+// last asks for the last news, on the connection that the client has, or else on a new one.
+func (c *client) last() error {
+	if c.wire == nil {
+		if err := c.connect(c.no%Nodes, boxes()[c.no%len(boxes())]); err != nil {
+			return fmt.Errorf("client %d, after all is mended: %w", c.no, err)
+		}
+	}
+	c.sync(true)
+	if c.wire == nil {
+		return fmt.Errorf("client %d, after all is mended: %s", c.no, c.ops[len(c.ops)-1].Answer)
+	}
+	return nil
+}
+
+// inspect reads everything on each node.
+func (c *Cluster) inspect(user string) ([]State, error) {
+	states := make([]State, Nodes)
+	errs := make([]error, Nodes)
+	var reading sync.WaitGroup
+	for i, n := range c.Nodes {
+		reading.Go(func() {
+			states[i] = State{Node: n.No, Boxes: make(map[string]Box)}
+			reader := &client{user: user, nodes: []string{n.Links.Clients.Addr()}, conns: new(atomic.Int64), ids: make(map[uint32]string)}
+			for _, name := range boxes() {
+				box, err := reader.read(name)
+				if err != nil {
+					errs[i] = fmt.Errorf("read %s on node %d: %w", name, n.No, err)
+					break
+				}
+				states[i].Boxes[name] = box
+			}
+			reader.drop()
+		})
+	}
+	reading.Wait()
+	return states, errors.Join(errs...)
+}
+
+// read reads a mailbox, and what STATUS says of it.
+func (c *client) read(name string) (Box, error) {
+	c.drop()
+	if err := c.connect(0, name); err != nil {
+		return Box{}, err
+	}
+	selected := c.ops[slices.IndexFunc(c.ops, func(o Op) bool { return o.Name == "SELECT" && o.Mailbox == name })]
+	box := Box{UIDValidity: selected.UIDValidity, UIDNext: selected.UIDNext, HighestModSeq: selected.HighestModSeq}
+	ask := func(text string, each func(response)) error {
+		answer, err := "", c.wire.send(text)
+		if err == nil {
+			answer, err = c.wire.finish(each)
+		}
+		if err == nil && !strings.HasPrefix(answer, "OK") {
+			err = errors.New(answer)
+		}
+		return err
+	}
+	err := ask("UID FETCH 1:* (UID MODSEQ FLAGS RFC822.SIZE BODY.PEEK[])", func(r response) {
+		if t, size, ok := parse(r); ok && t.Kind == Fetched {
+			box.Mails = append(box.Mails, Mail{UID: t.UID, ModSeq: t.ModSeq, ID: t.ID, Flags: t.Flags, Size: size, Corrupt: t.Corrupt})
+		}
+	})
+	if err != nil {
+		return Box{}, err
+	}
+	err = ask("STATUS "+name+" (MESSAGES UNSEEN DELETED SIZE)", func(r response) {
+		for name, into := range map[string]*uint32{"MESSAGES": &box.Messages, "UNSEEN": &box.Unseen, "DELETED": &box.Deleted} {
+			if n, ok := after(r.line, name); ok {
+				*into = uint32(n) //nolint:gosec // IMAP's numbers have 32 bits
+			}
+		}
+		if n, ok := after(r.line, "SIZE"); ok {
+			box.Size = n
+		}
+	})
+	return box, err
+}
+
+// after is the number after a word of a STATUS response.
+func after(line, word string) (int64, bool) {
+	_, rest, found := strings.Cut(line, word+" ")
+	var n int64
+	if _, err := fmt.Sscanf(rest, "%d", &n); err != nil {
+		return 0, false
+	}
+	return n, found && strings.HasPrefix(line, "* STATUS ")
+}
+
+// missing lists the messages whose objects are not there, those included that wait for the collector.
+func (c *Cluster) missing(ctx context.Context, account metadata.AccountID) ([]string, error) {
+	before, err := c.rows(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[blobstore.Object]bool)
+	for info, err := range c.Blobs.List(ctx, blobstore.AccountPrefix(int64(account)), "") {
+		if err != nil {
+			return nil, err
+		}
+		if object, ok := info.Key.Object(); ok {
+			there[object] = true
+		}
+	}
+	// What the collector has taken away meanwhile, rows first, is no more named now.
+	after, err := c.rows(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	var missing []string
+	for row, object := range before {
+		if _, named := after[row]; named && !there[object] {
+			missing = append(missing, row)
+		}
+	}
+	slices.Sort(missing)
+	return missing, nil
+}
+
+// rows are the objects that an account's messages name.
+func (c *Cluster) rows(ctx context.Context, account metadata.AccountID) (map[string]blobstore.Object, error) {
+	const page = 1000
+	rows := make(map[string]blobstore.Object)
+	var mailbox metadata.MailboxID
+	var uid uint32
+	for {
+		some, err := c.DB.MessageObjects(ctx, account, mailbox, uid, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range some {
+			mailbox, uid = m.Mailbox, m.UID
+			rows[fmt.Sprintf("mailbox %d, UID %d, object %x", m.Mailbox, m.UID, m.Object)] = blobstore.Object(m.Object)
+		}
+		if len(some) < page {
+			return rows, nil
+		}
+	}
+}
