@@ -91,18 +91,32 @@ func (v *view) vanished(uid uint32) string {
 	if v.gone[uid] {
 		return fmt.Sprintf("VANISHED %d again", uid)
 	}
-	i := slices.Index(v.uids, uid)
-	for j := len(v.uids) - 1; i < 0 && j >= 0; j-- { // one that the client has counted, but not yet seen
-		if v.uids[j] == 0 {
-			i = j
-		}
-	}
+	i := slotOf(v.uids, uid)
 	if i < 0 {
 		return fmt.Sprintf("VANISHED %d, of which the client was never told", uid)
 	}
 	v.gone[uid] = true
 	v.uids = slices.Delete(v.uids, i, i+1)
 	return ""
+}
+
+// slotOf is where a message stands in a list in which 0 is one whose UID was not said yet: at its UID, or else
+// at a 0 between the lower and the higher ones, it does not matter which. -1: it cannot be in the list.
+func slotOf(uids []uint32, uid uint32) int {
+	slot := -1
+	for i, u := range uids {
+		switch {
+		case u == uid:
+			return i
+		case u == 0:
+			slot = i
+		case u < uid:
+			slot = -1
+		default:
+			return slot
+		}
+	}
+	return slot
 }
 
 func (v *view) fetched(t Told) string {

@@ -91,6 +91,12 @@ func TestCheck(t *testing.T) {
 			r.Bytes, r.Messages = 60, 4
 		}},
 		{"VANISHED of what was counted and not seen", "", func(r *Run) { r.Ops[12].Told = []Told{exists(2), vanished(3)} }},
+		{"VANISHED of what stands between", "", func(r *Run) {
+			r.Ops[12].Told = []Told{exists(3), fetched(2, 3, 5, "c"), vanished(4), vanished(3)}
+		}},
+		{"VANISHED of what cannot stand there", Sequence, func(r *Run) {
+			r.Ops[12].Told = []Told{exists(2), fetched(2, 3, 5, "c"), vanished(4)}
+		}},
 
 		{"EXISTS shrinks", Sequence, func(r *Run) { r.Ops[2].Told = []Told{exists(2), exists(1), exists(2)} }},
 		{"EXPUNGE beyond the end", Sequence, func(r *Run) { r.Ops[10].Told = []Told{expunge(4)} }},

@@ -133,11 +133,7 @@ func (c *client) take(o *Op, r response) {
 		}
 	case Vanished:
 		for _, uid := range t.UIDs {
-			i := slices.Index(c.uids, uid)
-			if i < 0 {
-				i = slices.Index(c.uids, 0)
-			}
-			if i >= 0 {
+			if i := slotOf(c.uids, uid); i >= 0 {
 				c.uids = slices.Delete(c.uids, i, i+1)
 			}
 		}
