@@ -36,6 +36,10 @@ func savedDay(c *candidate) (day, verdict) {
 
 // sentDay is the day that stands in the field Date, whatever its zone.
 func sentDay(c *candidate) (day, verdict) {
+	if c.digest != nil {
+		d, ok := c.digest.Sent()
+		return day(d), yesIf(ok)
+	}
 	if c.summary == nil {
 		return 0, unknown
 	}
@@ -44,6 +48,15 @@ func sentDay(c *candidate) (day, verdict) {
 		return 0, no
 	}
 	return dayOf(sent), yes
+}
+
+// bySentDay is byDay of sentDay, which is in the digest.
+func bySentDay(compare func(message, key day) bool) func(*searchPlan, *imapwire.SearchKey) (matcher, error) {
+	match := byDay(sentDay, compare)
+	return func(p *searchPlan, k *imapwire.SearchKey) (matcher, error) {
+		p.digest = true
+		return match(p, k)
+	}
 }
 
 func before(message, key day) bool { return message < key }

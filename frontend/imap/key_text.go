@@ -19,15 +19,22 @@ func inHeader(p *searchPlan, k *imapwire.SearchKey) (matcher, error) {
 }
 
 // fieldMatcher matches messages that have a field of the name with text in it; any, if text is empty.
-// The summary answers for fields that it has wholly; for others the header is read.
+// The digest answers for a few fields, the summary for those that it has wholly; for others the header is read.
 func (p *searchPlan) fieldMatcher(name, text string) (matcher, error) {
 	needle, err := p.decode(text)
 	if err != nil {
 		return nil, err
 	}
 	p.fields++
-	field := []byte(name)
+	field, folded := []byte(name), mail.AppendFolded(nil, needle)
+	inDigest, ok := mail.LookupDigestField(field)
+	p.digest = p.digest || ok
 	return func(c *candidate) verdict {
+		if ok && c.digest != nil {
+			if found, known := c.digest.Contains(inDigest, folded); known {
+				return yesIf(found)
+			}
+		}
 		switch {
 		case c.summary == nil:
 			return unknown

@@ -59,9 +59,9 @@ var searchKeys = map[string]searchKey{
 	"EMAILID":     {metadata.ColIDs, hasEmailID}, // RFC 8474 §6
 	"THREADID":    {metadata.ColIDs, hasThreadID},
 
-	"SENTBEFORE": {metadata.ColSummary, byDay(sentDay, before)},
-	"SENTON":     {metadata.ColSummary, byDay(sentDay, on)},
-	"SENTSINCE":  {metadata.ColSummary, byDay(sentDay, since)},
+	"SENTBEFORE": {metadata.ColSummary, bySentDay(before)},
+	"SENTON":     {metadata.ColSummary, bySentDay(on)},
+	"SENTSINCE":  {metadata.ColSummary, bySentDay(since)},
 	"BCC":        {needsHeader, inField("Bcc")},
 	"CC":         {needsHeader, inField("Cc")},
 	"FROM":       {needsHeader, inField("From")},

@@ -29,6 +29,7 @@ func yesIf(fits bool) verdict {
 type candidate struct {
 	message
 	row     *metadata.Message
+	digest  mail.Digest // nil: it was not asked for, or there is none
 	summary *mail.Summary
 	header  []byte // of the message, if it was read
 	read    bool   // the plan's texts were looked for: which were found follows
@@ -45,6 +46,7 @@ type searchPlan struct {
 	root   searchNode
 	scope  []metadata.UIDRange // no message outside of it matches
 	modSeq bool                // MODSEQ is one of the keys
+	digest bool                // a digest may answer for one of the keys
 	fields int                 // keys that may need the message's header
 	body   [][]byte            // what BODY looks for
 	text   [][]byte            // what TEXT looks for

@@ -13,6 +13,7 @@ import (
 
 	"starling/blobstore"
 	"starling/frontend/imapwire"
+	"starling/frontend/mailstore"
 	mail "starling/frontend/message"
 	"starling/metadata"
 )
@@ -36,7 +37,7 @@ const (
 
 // search finds the messages of a view that a plan fits. It asks what is at hand
 // first, and reads more only of the messages that this leaves undecided: slots, then
-// small columns, then summaries, then the messages themselves.
+// small columns and digests, which the node remembers, then summaries, then the messages themselves.
 type search struct {
 	*searchPlan
 	s     *session
@@ -47,15 +48,21 @@ type search struct {
 
 // run returns the UIDs of what matches, rising. Ghosts are left out unless asked for.
 func (r *search) run(ctx context.Context, ghosts bool) ([]uint32, error) {
+	var c candidate // of every message in turn: they are many
 	for m := range r.view.messages(r.scope) {
 		if m.ghost && !ghosts {
 			continue
 		}
-		c := candidate{message: m}
+		c.message = m
 		r.take(m.uid, r.root.eval(&c))
 	}
 	if cheap := r.root.needs & cheapColumns; cheap != 0 {
-		if err := r.readRows(ctx, cheap); err != nil {
+		if err := r.recall(ctx, cheap); err != nil {
+			return nil, err
+		}
+	}
+	if r.digest {
+		if err := r.recall(ctx, r.root.needs&cheapColumns|metadata.ColSummary); err != nil {
 			return nil, err
 		}
 	}
@@ -83,19 +90,20 @@ func (r *search) candidate(row *metadata.Message) candidate {
 	return candidate{message: message{uid: row.UID, slot: slot, ghost: isGhost}, row: row}
 }
 
-// readRows decides by the columns of the rows. A message whose row is collected matches nothing.
-func (r *search) readRows(ctx context.Context, columns metadata.Columns) error {
+// recall decides by what the node remembers of the messages' rows, or reads and remembers
+// now. A message whose row is collected matches nothing.
+func (r *search) recall(ctx context.Context, columns metadata.Columns) error {
 	open := r.open
-	r.open = nil
-	for piece := range slices.Chunk(open, searchPiece) {
-		err := r.rows(ctx, piece, columns, func(row *metadata.Message) error {
-			c := r.candidate(row)
-			r.take(row.UID, r.root.eval(&c))
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	r.open = make([]uint32, 0, len(open)/4)
+	var c candidate
+	err := r.view.mailbox.Recall(ctx, open, columns, func(m *mailstore.Recalled) error {
+		c.uid, c.row, c.digest = m.Row.UID, &m.Row, m.Digest
+		c.slot, c.ghost, _ = r.view.slot(c.uid)
+		r.take(c.uid, r.root.eval(&c))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("search %d messages: %w", len(open), err)
 	}
 	return nil
 }

@@ -406,7 +406,10 @@ func TestSearchManyMessages(t *testing.T) {
 // Whole commands over a mailbox of 16,384 messages, in memory but for PostgreSQL.
 func BenchmarkSearchMailbox(b *testing.B) {
 	c := filled(b, 14)
-	for _, keys := range []string{"UNSEEN", "SINCE 3-Feb-2024", "SUBJECT meeting", "BODY tomorrow"} {
+	for _, keys := range []string{
+		"UNSEEN", "SINCE 3-Feb-2024", "LARGER 100000", "SENTSINCE 1-Jan-2030", "SUBJECT meeting", "FROM nobody",
+		"OR SUBJECT nothing FROM nobody", "HEADER List-Id x", "BODY tomorrow",
+	} {
 		b.Run(keys, func(b *testing.B) {
 			for b.Loop() {
 				c.ok("UID SEARCH RETURN (COUNT) %s", keys)

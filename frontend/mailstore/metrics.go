@@ -153,6 +153,7 @@ func (s *Store) register(reg prometheus.Registerer) {
 	gauge("mailboxes", "Mailboxes held in memory.", s.boxes.Load)
 	gauge("inflight_bytes", "Memory reserved for messages on their way in.", s.inflight.inUse)
 	gauge("snapshot_bytes", "Memory of mailboxes held, and reserved for those being loaded.", s.snapshots.inUse)
+	gauge("search_bytes", "Memory of what searches asked of messages.", s.recall.bytes)
 	gauge("read_bytes", "Memory reserved for bodies that are read to answer with.", s.reads.inUse)
 }
 

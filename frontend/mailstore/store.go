@@ -33,6 +33,7 @@ type Config struct {
 
 	SnapshotMemory int64 // octets of memory for the mailboxes that are held; 40 % of GOMEMLIMIT, or 2 GiB
 	ReadMemory     int64 // octets of memory for bodies that are read to answer with; 12 % of GOMEMLIMIT, or 512 MiB
+	SearchMemory   int64 // octets of memory for what searches asked of messages, to ask no more; 5 % of GOMEMLIMIT, or 128 MiB
 
 	ReadTimeout  time.Duration // for loading a mailbox; 15 s
 	PutTimeout   time.Duration // for storing a message's object; 2 min
@@ -68,6 +69,7 @@ func (c *Config) setDefaults() {
 	share(&c.Inflight, 12, 512<<20)
 	share(&c.SnapshotMemory, 40, 2<<30)
 	share(&c.ReadMemory, 12, 512<<20)
+	share(&c.SearchMemory, 5, 128<<20)
 	def(&c.ReadTimeout, 15*time.Second)
 	def(&c.PutTimeout, 2*time.Minute)
 	def(&c.Linger, time.Minute)
@@ -103,6 +105,7 @@ type Store struct {
 	inflight  *budget // messages on their way in
 	reads     *budget // bodies that are read to answer with
 	snapshots *budget // mailboxes that are held
+	recall    *recall
 
 	mu       sync.Mutex
 	accounts map[metadata.AccountID]*resident
@@ -137,6 +140,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		inflight:  newBudget("take in a message beside others", cfg.Inflight, cfg.Inflight/budgetShare, m.refusedMessage),
 		reads:     newBudget("read beside others", cfg.ReadMemory, cfg.ReadMemory/budgetShare, m.refusedRead),
 		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, cfg.SnapshotMemory, m.refusedSnapshot),
+		recall:    newRecall(cfg.SearchMemory),
 		accounts:  make(map[metadata.AccountID]*resident),
 	}
 	s.lists.due = make(map[metadata.AccountID]time.Time)

@@ -200,3 +200,15 @@ func leadingNumber(b []byte) (n int, rest []byte) {
 	}
 	return n, b[i:]
 }
+
+// civilDay numbers the day that t is told to be in its own zone, from 1 January 1970.
+func civilDay(t time.Time) int64 {
+	const seconds = 24 * 60 * 60
+	_, offset := t.Zone()
+	local := t.Unix() + int64(offset)
+	day := local / seconds
+	if local%seconds < 0 {
+		day--
+	}
+	return day
+}

@@ -18,6 +18,20 @@ func (s *Summary) Unmarshal(b []byte) error {
 	s.Parts, s.Envelopes = s.Parts[:0], s.Envelopes[:0]
 	s.params, s.langs, s.addrs = s.params[:0], s.langs[:0], s.addrs[:0]
 	s.mem.reset()
+	if err := s.unpack(b); err != nil {
+		return err
+	}
+	d := payload{b: s.raw}
+	s.read(&d)
+	if d.bad || len(d.b) > 0 || !s.link() || !s.nested() {
+		return fmt.Errorf("read payload: %w", ErrCorrupt)
+	}
+	s.derive()
+	return nil
+}
+
+// unpack reads the payload of a stored summary into s.raw.
+func (s *Summary) unpack(b []byte) error {
 	if len(b) < 2 || b[0] != formatVersion {
 		return fmt.Errorf("read version: %w", ErrCorrupt)
 	}
@@ -34,12 +48,6 @@ func (s *Summary) Unmarshal(b []byte) error {
 	default:
 		return fmt.Errorf("dictionary %d: %w", b[1], ErrCorrupt)
 	}
-	d := payload{b: s.raw}
-	s.read(&d)
-	if d.bad || len(d.b) > 0 || !s.link() || !s.nested() {
-		return fmt.Errorf("read payload: %w", ErrCorrupt)
-	}
-	s.derive()
 	return nil
 }
 
