@@ -186,7 +186,7 @@ func testDev(t *testing.T, in invocation, data string) {
 	if n := count(t, d.nodes[0]["IMAP"]); n != 4 || len(d.nodes) != 1 {
 		t.Errorf("%d messages after a restart, on %d nodes", n, len(d.nodes))
 	}
-	d.end(syscall.SIGTERM)
+	d.end(syscall.SIGHUP)
 	if left := leftRunning(t, data); len(left) > 0 {
 		t.Errorf("left running: %q", left)
 	}

@@ -6,9 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,7 +25,7 @@ type listener struct {
 }
 
 // openCertificates reads the certificates, and has them read again when they have
-// changed, or on SIGHUP.
+// changed.
 func (n *node) openCertificates(ctx context.Context) error {
 	c := n.cfg.TLS
 	if c.Cert == "" && len(c.Folders) == 0 {
@@ -41,26 +39,36 @@ func (n *node) openCertificates(ctx context.Context) error {
 		return usageError{fmt.Errorf("tls: %w", err)}
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
 	var watching sync.WaitGroup
 	watching.Go(func() { n.certs.Run(ctx) })
+	n.onClose(func() {
+		stop()
+		watching.Wait()
+	})
+	return nil
+}
+
+// reloadOn has the certificates looked at, if there are any, whenever hangups says so,
+// until the node is closed.
+func (n *node) reloadOn(hangups <-chan os.Signal) {
+	closed := make(chan struct{})
+	var watching sync.WaitGroup
 	watching.Go(func() {
 		for {
 			select {
 			case <-hangups:
-				n.certs.Reload()
-			case <-ctx.Done():
+				if n.certs != nil {
+					n.certs.Reload()
+				}
+			case <-closed:
 				return
 			}
 		}
 	})
 	n.onClose(func() {
-		signal.Stop(hangups)
-		stop()
+		close(closed)
 		watching.Wait()
 	})
-	return nil
 }
 
 // openFrontends builds the servers of the protocols.

@@ -109,6 +109,28 @@ func TestCertificateReplaced(t *testing.T) {
 	until(t, "the figure", func() bool { return figure(scrape(t, n), "starling_tls_certificate_broken") == 0 })
 }
 
+// A node without a certificate, and one that still waits to serve, is not ended by the
+// signal that has others look at theirs.
+func TestHangupEndsNoNode(t *testing.T) {
+	t.Parallel()
+	p := start(t, invocation{args: []string{"serve"}, env: []string{
+		"STARLING_HOSTNAME=localhost", "STARLING_POSTGRES_DSN=postgres://nobody@127.0.0.1:1/none",
+		"STARLING_NATS_URLS=nats://127.0.0.1:1", "STARLING_BLOBS_DISK=" + filepath.Join(t.TempDir(), "blobs"),
+		"STARLING_IMAP_LISTEN=127.0.0.1:0", "STARLING_IMAP_LISTEN_TLS=", "STARLING_LMTP_LISTEN=127.0.0.1:0",
+		"STARLING_ADMIN_LISTEN=127.0.0.1:0", "STARLING_IMAP_PLAINTEXT_LOGIN=true",
+	}})
+	at := addresses(p.waitFor("the admin listener", func(s string) bool { return addresses(s)["HTTP"] != "" }))
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if status, text := askAdmin(t, http.MethodGet, at["HTTP"], "/livez"); status != http.StatusOK {
+		t.Errorf("%d %s", status, text)
+	}
+	if status := p.stop(syscall.SIGTERM); status != 0 {
+		t.Errorf("status %d:\n%s", status, p.output.String())
+	}
+}
+
 // The protocol of an account's sessions is logged on all nodes, once one of them was
 // asked for it, without what it is about; and no longer when that is taken back.
 func TestProtocolTrace(t *testing.T) {

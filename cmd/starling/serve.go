@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -30,6 +32,10 @@ func newServe() *cobra.Command {
 				return err
 			}
 			limitMemory(log)
+			// From the start, and without certificates too: else the signal would end the node.
+			hangups := make(chan os.Signal, 1)
+			signal.Notify(hangups, syscall.SIGHUP)
+			defer signal.Stop(hangups)
 			n, err := newNode(cmd.Context(), cfg, log)
 			switch {
 			case errors.Is(err, context.Canceled) && cmd.Context().Err() != nil:
@@ -38,6 +44,7 @@ func newServe() *cobra.Command {
 			case err != nil:
 				return err
 			}
+			n.reloadOn(hangups)
 			n.watchDurability(cmd.Context())
 			return n.run(cmd.Context())
 		},
