@@ -14,7 +14,7 @@ import (
 // session, to be closed. metadata.ErrNotFound says that there is none.
 func (s *Store) Recipient(ctx context.Context, address string) (account *Account, detail string, err error) {
 	at := strings.LastIndexByte(address, '@')
-	if at < 0 || !utf8.ValidString(address) || strings.IndexByte(address, 0) >= 0 { // what cannot even be asked for
+	if at < 0 || !canBeAsked(address) {
 		return nil, "", metadata.ErrNotFound
 	}
 	row, err := s.db.Recipient(ctx, address)
@@ -34,6 +34,9 @@ func (s *Store) Recipient(ctx context.Context, address string) (account *Account
 	}
 	return s.Account(row, func() {}), detail, nil
 }
+
+// canBeAsked says whether PostgreSQL takes text at all.
+func canBeAsked(text string) bool { return utf8.ValidString(text) && strings.IndexByte(text, 0) < 0 }
 
 // DetailMailbox is the mailbox that a delivery with detail goes to: that of this
 // name, if there is one, else INBOX.

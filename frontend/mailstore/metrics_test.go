@@ -346,7 +346,9 @@ func TestSetTrace(t *testing.T) {
 	if got := later.TraceUntil(); !got.Equal(until) {
 		t.Errorf("a later login is traced until %v", got)
 	}
-	wantError(t, x.SetTrace(t.Context(), "nobody@example.org", until), metadata.ErrNotFound)
+	for _, name := range []string{"nobody@example.org", "nobody\x00@example.org", "nobody\xff@example.org"} {
+		wantError(t, x.SetTrace(t.Context(), name, until), metadata.ErrNotFound)
+	}
 	for _, n := range []*node{x, y, z} {
 		select {
 		case <-n.ended:

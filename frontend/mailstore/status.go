@@ -84,6 +84,9 @@ func (f *budget) status() Memory { return Memory{Used: f.inUse(), Most: f.most} 
 // nodes; with the zero time, no longer. name is the account's, or an alias;
 // metadata.ErrNotFound says that there is none.
 func (s *Store) SetTrace(ctx context.Context, name string, until time.Time) error {
+	if !canBeAsked(name) {
+		return metadata.ErrNotFound
+	}
 	row, err := s.db.Recipient(ctx, name)
 	if err != nil {
 		return err
