@@ -353,10 +353,10 @@ func TestCollectDropped(t *testing.T) {
 				t.Fatalf("with a retention of %v due are %+v", test.retention, due)
 			}
 		}
-		check(t, db.SetHold(ctx, "alice@example.org", true))
+		check(t, db.SetHold(ctx, "alice@example.org", "a lawsuit"))
 		_, err = db.CollectDropped(ctx, ref(old))
 		wantErr(t, err, metadata.ErrHeld)
-		check(t, db.SetHold(ctx, "alice@example.org", false))
+		check(t, db.SetHold(ctx, "alice@example.org", ""))
 
 		done, err := db.CollectDropped(ctx, ref(old))
 		check(t, err)
@@ -383,7 +383,7 @@ func TestCollectHeld(t *testing.T) {
 	n := inboxOf(t, db)
 	n = do(t, db, n, n.appending(2))
 	n = do(t, db, n, n.expunging(1))
-	check(t, db.SetHold(ctx, "alice@example.org", true))
+	check(t, db.SetHold(ctx, "alice@example.org", "a lawsuit"))
 	due, err := db.DueExpunged(ctx, n.box.Account, 0, nil, 10)
 	check(t, err)
 	if len(due) != 0 {
@@ -391,10 +391,10 @@ func TestCollectHeld(t *testing.T) {
 	}
 	wantErr(t, errOf(db.Collect(ctx, ref(n), n.box.ModSeq)), metadata.ErrHeld)
 	expect(t, db, n, []uint32{1, 2})
-	check(t, db.SetHold(ctx, "alice@example.org", false))
+	check(t, db.SetHold(ctx, "alice@example.org", ""))
 	check(t, errOf(db.Collect(ctx, ref(n), n.box.ModSeq)))
 	all := doomed(t, db, n)
-	check(t, db.SetHold(ctx, "alice@example.org", true))
+	check(t, db.SetHold(ctx, "alice@example.org", "a lawsuit"))
 	if got := doomed(t, db, n); len(all) != 1 || len(got) != 0 {
 		t.Errorf("%d doomed, on hold %d", len(all), len(got))
 	}
@@ -485,9 +485,9 @@ func TestOrphans(t *testing.T) {
 	doom(0)
 	check(t, errOf(db.AcceptEpoch(ctx)))
 	accepted(true)
-	check(t, db.SetHold(ctx, "alice@example.org", true))
+	check(t, db.SetHold(ctx, "alice@example.org", "a lawsuit"))
 	doom(0)
-	check(t, db.SetHold(ctx, "alice@example.org", false))
+	check(t, db.SetHold(ctx, "alice@example.org", ""))
 	doom(2)
 	doom(0)
 	accounts, err := db.AccountsToScan(ctx, 0, time.Hour, 10)
@@ -530,14 +530,14 @@ func TestDeletingAccount(t *testing.T) {
 	}
 	deleting(time.Hour, 0)
 	deleting(0, 1)
-	check(t, db.SetHold(ctx, name, true))
+	check(t, db.SetHold(ctx, name, "a lawsuit"))
 	deleting(0, 0)
 	for _, err := range []error{
 		errOf(db.EmptyAccount(ctx, id)), errOf(db.NoteListing(ctx, id, true, 0)), db.RemoveAccount(ctx, id),
 	} {
 		wantErr(t, err, metadata.ErrHeld)
 	}
-	check(t, db.SetHold(ctx, name, false))
+	check(t, db.SetHold(ctx, name, ""))
 	wantErr(t, db.RemoveAccount(ctx, id), metadata.ErrHeld) // it has mail
 
 	messages, err := db.EmptyAccount(ctx, id)

@@ -351,18 +351,6 @@ func (db *DB) DeleteAccount(ctx context.Context, name string) error {
 	return db.SetState(ctx, name, Deleting)
 }
 
-// SetHold keeps the collector away from an account, or lets it in again.
-func (db *DB) SetHold(ctx context.Context, name string, hold bool) error {
-	var id AccountID
-	err := db.writeRow(ctx, fmt.Sprintf("set the hold of %q", name), `
-update account
-set hold = $2::boolean
-where name = $1::text
-returning account_id`,
-		[]any{strings.ToLower(name), hold}, &id)
-	return notFound(err, "account %q", name)
-}
-
 // SetTrace has the protocol of an account's sessions logged until then, or with the zero
 // time no longer. It returns what sessions have to notice; AuthVersion stays as it is. The
 // error is ErrNotFound if there is no such account.

@@ -172,11 +172,11 @@ func TestAccounts(t *testing.T) {
 		if r.State != metadata.Deleting {
 			t.Errorf("a deleted account is in state %d", r.State)
 		}
-		check(t, db.SetHold(ctx, "alice@example.org", true))
+		check(t, db.SetHold(ctx, "alice@example.org", "a lawsuit"))
 		for _, err := range []error{
 			db.SetPassword(ctx, "no@example.org", "x"), db.SetState(ctx, "no@example.org", metadata.Active),
 			db.DeleteAccount(ctx, "no@example.org"), db.SetLimits(ctx, "no@example.org", metadata.Quota{Bytes: 1}),
-			db.SetHold(ctx, "no@example.org", true),
+			db.SetHold(ctx, "no@example.org", "a lawsuit"),
 		} {
 			wantErr(t, err, metadata.ErrNotFound)
 		}

@@ -68,7 +68,7 @@ func TestMetrics(t *testing.T) {
 	check(t, errOf(db.CommitLocked(t.Context(), n.box.Account, []metadata.MailboxID{n.box.ID}, []metadata.Version{{}}, func(l []metadata.Load) (*metadata.Commit, error) {
 		return apply(nil, l[0]).expunging(1), nil
 	})))
-	check(t, db.SetHold(t.Context(), "alice@example.org", true))
+	check(t, db.SetHold(t.Context(), "alice@example.org", "a lawsuit"))
 	warnings, err := db.Warnings(t.Context())
 	check(t, err)
 	for statement, want := range map[string]float64{
@@ -145,7 +145,7 @@ func TestMetricsOfTimeouts(t *testing.T) {
 	check(t, err)
 	_, err = tx.Exec(t.Context(), "update account set hold = false")
 	check(t, err)
-	wantErr(t, db.SetHold(t.Context(), "alice@example.org", true), metadata.ErrUnavailable)
+	wantErr(t, db.SetHold(t.Context(), "alice@example.org", "a lawsuit"), metadata.ErrUnavailable)
 	check(t, tx.Rollback(t.Context()))
 	if n := figure(t, reg, "starling_postgres_errors_total", "timeout"); n != 1 {
 		t.Errorf("%v timeouts, want 1", n)

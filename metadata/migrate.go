@@ -21,7 +21,7 @@ var migrations embed.FS
 
 const (
 	// schemaSupported is the schema that this release knows.
-	schemaSupported = 2
+	schemaSupported = 3
 	// migrateTries bounds how often a migration waits for the locks of others.
 	migrateTries = 30
 )

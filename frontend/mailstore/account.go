@@ -170,7 +170,9 @@ func (a *Account) holdAnew(ctx context.Context, name string) (b *box, fresh bool
 	if err != nil {
 		return nil, false, err
 	}
-	b, fresh, err = a.store.hold(ctx, metadata.BoxRef{Account: a.row.ID, Mailbox: row.ID}, &row)
+	ref := metadata.BoxRef{Account: a.row.ID, Mailbox: row.ID}
+	a.store.forsake(ref)
+	b, fresh, err = a.store.hold(ctx, ref, &row)
 	if err != nil || fresh || b.current.Load().row.Name == name {
 		return b, fresh, err
 	}

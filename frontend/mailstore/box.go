@@ -136,6 +136,10 @@ func (b *box) load(r *reading) (err error) {
 	if err != nil {
 		return fmt.Errorf("load mailbox %d: %w", b.ref.Mailbox, err)
 	}
+	if base != nil && loaded.Mailbox.UIDValidity != base.row.UIDValidity {
+		b.setGone() // it was deleted, and brought back: see Account.RestoreMailbox
+		return fmt.Errorf("load mailbox %d: %w", b.ref.Mailbox, metadata.ErrNoMailbox)
+	}
 	after := base.after(loaded)
 	b.install(after)
 	if (r.why == forSweep || r.why == forSuspicion) && after != base && b.untold() {
@@ -165,7 +169,11 @@ func (b *box) install(s *Snapshot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if old := b.current.Load(); old != nil {
-		if !s.replaces(old) {
+		if s.row.UIDValidity != old.row.UIDValidity && !b.gone {
+			b.gone = true // as in load
+			b.tell()
+		}
+		if b.gone || !s.replaces(old) {
 			return
 		}
 		s = s.keeping(&old.row)
@@ -308,7 +316,7 @@ func (b *box) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.holders--
-	if b.holders == 0 {
+	if b.holders == 0 && !b.dropped {
 		b.idle = time.Now()
 		b.store.idle.Add(1)
 		b.store.snapshots.mayHaveRoom()

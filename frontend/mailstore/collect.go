@@ -28,7 +28,7 @@ type CollectReport struct {
 	Accounts   int   `json:"accounts"`   // removed for good
 	Emptied    int   `json:"emptied"`    // accounts being deleted that are empty so far, or nearly
 	Failed     int   `json:"failed"`     // mailboxes and accounts that something went wrong with; the log says what
-	// Unaccepted says that no orphans were looked for, because the database is of
+	// Unaccepted says that nothing was collected (any more), because the database is of
 	// another epoch than the one that was accepted.
 	Unaccepted bool `json:"unaccepted"`
 }
@@ -59,7 +59,7 @@ func (s *Store) collectLoop(ctx context.Context) {
 			s.log.Info("collected", zap.Any("report", report))
 		}
 		if report.Unaccepted {
-			s.log.Warn("the database is of an epoch that nobody accepted: objects without a message are kept; see starling gc --accept-epoch")
+			s.log.Warn("the database is of an epoch that nobody accepted: nothing is collected; see starling epoch --help")
 		}
 	})
 }
@@ -71,6 +71,10 @@ func (s *Store) collectLoop(ctx context.Context) {
 // compared with its messages now, not when it is its turn. Any number of nodes
 // may do it at the same time. What fails is logged and counted, and the rest goes
 // on; the error is for what ends the run.
+//
+// After a failover or a restore nothing is collected until somebody has said that all is
+// well with the database (metadata.DB.AcceptEpoch): what it says is due, or named by no
+// message, may be the last copy of mail that it has forgotten.
 func (s *Store) Collect(ctx context.Context, account metadata.AccountID) (report CollectReport, err error) {
 	defer func(began time.Time) {
 		s.metrics.collect(&report, err)
@@ -93,7 +97,15 @@ func (s *Store) Collect(ctx context.Context, account metadata.AccountID) (report
 		{"delete objects", c.doomed},
 		{"delete accounts", c.accounts},
 	} {
-		if err := step.run(ctx); err != nil {
+		err := c.accepted(ctx)
+		if err == nil {
+			err = step.run(ctx)
+		}
+		if errors.Is(err, errUnaccepted) {
+			c.report.Unaccepted = true
+			return c.report, nil
+		}
+		if err != nil {
 			return c.report, fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
@@ -111,6 +123,19 @@ type collector struct {
 	report  CollectReport
 }
 
+// errUnaccepted ends a run: the epoch is not accepted (any more).
+var errUnaccepted = errors.New("epoch is not accepted")
+
+// accepted asks whether there may be collected. It is asked again before each piece of
+// work, because a failover may come at any time, and the run would go on.
+func (c *collector) accepted(ctx context.Context) error {
+	ok, err := c.db.EpochAccepted(ctx)
+	if err == nil && !ok {
+		err = errUnaccepted
+	}
+	return err
+}
+
 // claimed does work that nobody else does. It counts what fails, unless that
 // is the end of the run.
 func (c *collector) claimed(ctx context.Context, t task, ref metadata.BoxRef, work func() error) error {
@@ -118,8 +143,11 @@ func (c *collector) claimed(ctx context.Context, t task, ref metadata.BoxRef, wo
 	if err != nil || !mine {
 		return err
 	}
-	err = work()
+	if err = c.accepted(ctx); err == nil {
+		err = work()
+	}
 	switch {
+	case errors.Is(err, errUnaccepted):
 	case err == nil:
 		c.failing = 0
 		c.store.metrics.backlog[t].Dec()
@@ -143,10 +171,12 @@ func (c *collector) claimed(ctx context.Context, t task, ref metadata.BoxRef, wo
 }
 
 // renew makes the claim on an account last longer. Whether it does is not
-// important enough to stop for.
+// important enough to stop for; that the epoch is another one by now is.
 func (c *collector) renew(ctx context.Context, account metadata.AccountID) error {
-	_, err := c.db.Claim(ctx, metadata.BoxRef{Account: account}, c.owner, collectLease)
-	return err
+	if _, err := c.db.Claim(ctx, metadata.BoxRef{Account: account}, c.owner, collectLease); err != nil {
+		return err
+	}
+	return c.accepted(ctx)
 }
 
 type listDue func(ctx context.Context, account metadata.AccountID, retention time.Duration, after *metadata.Due, limit int) ([]metadata.Due, error)

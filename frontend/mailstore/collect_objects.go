@@ -24,13 +24,6 @@ const (
 // orphans dooms objects that no message names and none can come to name,
 // because they are older than what a commit takes.
 func (c *collector) orphans(ctx context.Context) error {
-	accepted, err := c.db.EpochAccepted(ctx)
-	if err != nil {
-		return err
-	}
-	if c.report.Unaccepted = !accepted; !accepted {
-		return nil
-	}
 	for tried := make(map[metadata.AccountID]bool); ; {
 		// Those that were looked through are not due any more; those that somebody
 		// else works on, or that failed, stay at the head of the list.
