@@ -59,10 +59,17 @@ func (n *node) openAdmin(ctx context.Context) error {
 	return nil
 }
 
+// watch asks for a dependency from now on, and no more once the node closes: what was
+// opened before is closed after that.
+func (n *node) watch(d admin.Dependency) {
+	n.health.Watch(d)
+	n.onClose(n.health.Close)
+}
+
 // watchPostgres asks PostgreSQL from now on, and whether its schema is right.
 func (n *node) watchPostgres() {
-	n.health.Watch(admin.Dependency{Name: depPostgres, Required: true, Patience: postgresPatience, Ask: n.db.Ping})
-	n.health.Watch(admin.Dependency{Name: depSchema, Required: true, Ask: func(ctx context.Context) error {
+	n.watch(admin.Dependency{Name: depPostgres, Required: true, Patience: postgresPatience, Ask: n.db.Ping})
+	n.watch(admin.Dependency{Name: depSchema, Required: true, Ask: func(ctx context.Context) error {
 		err := n.db.CheckSchema(ctx)
 		if errors.Is(err, metadata.ErrUnavailable) {
 			return admin.ErrUnknown
@@ -73,7 +80,7 @@ func (n *node) watchPostgres() {
 
 // watchNATS asks from now on whether hints arrive. The node serves without.
 func (n *node) watchNATS() {
-	n.health.Watch(admin.Dependency{Name: depNATS, Ask: func(context.Context) error {
+	n.watch(admin.Dependency{Name: depNATS, Ask: func(context.Context) error {
 		if !n.bus.Counters().Connected {
 			return errors.New("hints of other nodes may not arrive; IDLE waits for the sweep")
 		}
@@ -83,7 +90,7 @@ func (n *node) watchNATS() {
 
 // watchS3 asks S3 from now on. The node serves without, but for bodies.
 func (n *node) watchS3(bucket func(context.Context) error) {
-	n.health.Watch(admin.Dependency{Name: depS3, Ask: bucket, Every: askS3Every})
+	n.watch(admin.Dependency{Name: depS3, Ask: bucket, Every: askS3Every})
 }
 
 // heard is how the node hears of others.
