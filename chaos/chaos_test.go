@@ -19,6 +19,7 @@ var (
 	chaosSeed    = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: a few that are fixed")
 	chaosTime    = flag.Duration("chaos.time", 0, "how long TestChaos goes on with seeds that follow from -chaos.seed")
 	chaosRound   = flag.Duration("chaos.round", 20*time.Second, "how long things break before all is compared, with -chaos.time")
+	chaosProgram = flag.String("chaos.program", "", "the program under test; empty: it is built")
 	chaosClients = flag.Int("chaos.clients", 9, "clients of TestChaos")
 )
 
@@ -36,9 +37,10 @@ func start(t *testing.T) *Cluster {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's user passes through
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "starling")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "starling/cmd/starling").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	path := *chaosProgram
+	if path == "" {
+		path = filepath.Join(dir, "starling")
+		build(t, path)
 	}
 	c, err := Start(t.Context(), path, dir)
 	if err != nil {
@@ -50,6 +52,13 @@ func start(t *testing.T) *Cluster {
 		}
 	})
 	return c
+}
+
+func build(t *testing.T, path string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "starling/cmd/starling").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
 }
 
 // round makes one run and checks it.

@@ -48,7 +48,7 @@ func (c *checker) sessions() {
 		if o.Result != OK {
 			continue
 		}
-		if o.Name == "NOOP" || o.Name == "SELECT" {
+		if o.Name == "NOOP" || o.Name == "SELECT" || o.Quiet {
 			v.since, v.quiet = o.Start, o.Quiet
 		}
 		if v.since >= 0 && v.whole() {

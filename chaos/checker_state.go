@@ -103,8 +103,10 @@ func (c *checker) account() {
 	}
 	for p, by := range c.removed {
 		if there[p] {
-			c.add(Violation{Rule: NothingBack, Text: fmt.Sprintf("%v is there; %s by client %d on node %d removed it at %.3f", p, by.Name, by.Client, by.Node, by.End.Seconds()),
-				At: by.End, Mailbox: p.mailbox, UID: p.uid})
+			c.add(Violation{
+				Rule: NothingBack, Text: fmt.Sprintf("%v is there; %s by client %d on node %d removed it at %.3f", p, by.Name, by.Client, by.Node, by.End.Seconds()),
+				At: by.End, Mailbox: p.mailbox, UID: p.uid,
+			})
 		}
 	}
 	seen := make(map[origin]int) // messages that no acknowledged command made

@@ -139,11 +139,15 @@ func TestCheck(t *testing.T) {
 		}},
 		{"a flag is lost", NothingLost, func(r *Run) { both(r, func(b map[string]Box) { b["A"].Mails[0].Flags = nil }) }},
 		{"an expunged message is back", NothingBack, func(r *Run) {
-			both(r, func(b map[string]Box) { b["A"] = mails(b["A"], b["A"].Mails[0], Mail{UID: 2, ModSeq: 6, ID: "b", Size: 20}) })
+			both(r, func(b map[string]Box) {
+				b["A"] = mails(b["A"], b["A"].Mails[0], Mail{UID: 2, ModSeq: 6, ID: "b", Size: 20})
+			})
 			r.Bytes, r.Messages = 90, 5
 		}},
 		{"an APPEND in doubt happened twice", Whole, func(r *Run) {
-			both(r, func(b map[string]Box) { b["A"] = mails(b["A"], b["A"].Mails[0], Mail{UID: 3, ModSeq: 8, ID: "c", Size: 30}) })
+			both(r, func(b map[string]Box) {
+				b["A"] = mails(b["A"], b["A"].Mails[0], Mail{UID: 3, ModSeq: 8, ID: "c", Size: 30})
+			})
 			r.Ops[11].Name = "NOOP"
 			r.Bytes, r.Messages = 100, 5
 		}},

@@ -92,7 +92,7 @@ func (c *client) drop() {
 
 // do sends a command, reads its answer, and writes both down. The connection is gone afterwards if it broke.
 func (c *client) do(o Op, text string) *Op {
-	o.Client, o.Conn, o.Node, o.Mailbox, o.Start = c.no, c.conn, c.node, c.mailbox, c.now()
+	o.Client, o.Conn, o.Node, o.Mailbox, o.Start = c.no, c.conn, c.node+1, c.mailbox, c.now()
 	_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
 	err := c.wire.send(text)
 	if err == nil {
@@ -235,7 +235,7 @@ func (c *client) step(ctx context.Context) {
 	case what < 80:
 		c.do(Op{Name: "UID FETCH"}, "UID FETCH "+setText(uids)+" (UID MODSEQ FLAGS RFC822.SIZE BODY.PEEK[])")
 	case what < 90:
-		c.idle(ctx, time.Duration(c.random.IntN(800))*time.Millisecond)
+		c.idle(ctx, time.Duration(c.random.IntN(800))*time.Millisecond, nil)
 	case what < 94:
 		_ = c.choose(other) // what fails is written down
 	}
@@ -259,12 +259,13 @@ func (c *client) sync(quiet bool) {
 	}
 }
 
-// idle waits for news, so long.
-func (c *client) idle(ctx context.Context, d time.Duration) {
-	o := Op{Name: "IDLE", Mailbox: c.mailbox, Client: c.no, Conn: c.conn, Node: c.node, Start: c.now()}
+// idle waits for news, so long, or until it has heard all that it waits for; what it has not heard then is held against
+// the server.
+func (c *client) idle(ctx context.Context, d time.Duration, heard func() bool) {
+	o := Op{Name: "IDLE", Quiet: heard != nil, Mailbox: c.mailbox, Client: c.no, Conn: c.conn, Node: c.node + 1, Start: c.now()}
 	_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
 	err := c.wire.send("IDLE")
-	for end := time.Now().Add(d); err == nil && time.Now().Before(end) && ctx.Err() == nil; {
+	for end := time.Now().Add(d); err == nil && time.Now().Before(end) && ctx.Err() == nil && (heard == nil || !heard()); {
 		var some bool
 		if some, err = c.wire.await(time.Until(end)); err != nil || !some {
 			break

@@ -421,7 +421,7 @@ func (n *Node) Said() string {
 // run starts the program. It ends with this process, where the system can see to that.
 func run(path string, env []string, args ...string) (*process, error) {
 	p := &process{done: make(chan struct{}), said: &watched{changed: make(chan struct{})}}
-	cmd := exec.Command(path, args...) //nolint:gosec // the program under test
+	cmd := exec.CommandContext(context.Background(), path, args...) //nolint:gosec // the program under test, which Node ends
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = env, p.said, p.said, processAttr()
 	started := make(chan error)
 	go func() {

@@ -40,9 +40,25 @@ var chances = []struct {
 	kind  Kind
 	often int
 }{
-	{KillNode, 8}, {StopNode, 10}, {RestartNode, 4}, {CutNATS, 5}, {HoleNATS, 8}, {CutRoute, 4}, {HoleRoute, 8},
-	{BreakPostgres, 20}, {CutPostgres, 5}, {LosePostgres, 12}, {SlowPostgres, 8}, {RestartPostgres, 2}, {CrashPostgres, 3},
-	{CutS3, 5}, {SlowS3, 5}, {LoseS3, 5}, {TruncateS3, 8}, {BreakClients, 12}, {SlowClients, 5},
+	{KillNode, 8},
+	{StopNode, 10},
+	{RestartNode, 4},
+	{CutNATS, 5},
+	{HoleNATS, 8},
+	{CutRoute, 4},
+	{HoleRoute, 8},
+	{BreakPostgres, 20},
+	{CutPostgres, 5},
+	{LosePostgres, 12},
+	{SlowPostgres, 8},
+	{RestartPostgres, 2},
+	{CrashPostgres, 3},
+	{CutS3, 5},
+	{SlowS3, 5},
+	{LoseS3, 5},
+	{TruncateS3, 8},
+	{BreakClients, 12},
+	{SlowClients, 5},
 }
 
 // Fault is something that breaks at some time, for some time.
@@ -65,7 +81,7 @@ func Schedule(seed uint64, d time.Duration) []Fault {
 		sum += c.often
 	}
 	var faults []Fault
-	for at := time.Duration(random.IntN(300)) * time.Millisecond; at < d; at += time.Duration(50+random.IntN(700)) * time.Millisecond {
+	for at := time.Duration(random.IntN(300)) * time.Millisecond; at < d; at += time.Duration(20+random.IntN(450)) * time.Millisecond {
 		f := Fault{At: at, For: time.Duration(30+random.IntN(1<<(4+random.IntN(8)))) * time.Millisecond, Node: random.IntN(Nodes), Amount: random.IntN(1000)}
 		drawn := random.IntN(sum)
 		for _, c := range chances {

@@ -76,7 +76,7 @@ type Op struct {
 	ID                 string   // of what is appended
 	Flag               string   // STORE: set or taken away
 	Add                bool
-	Quiet              bool // NOOP: nothing changes any more
+	Quiet              bool // NOOP, IDLE: nothing changes any more, and time enough was given
 
 	Start, End time.Duration // since the begin of the run; End is that of the answer, or of the connection
 	Result     Result

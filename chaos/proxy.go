@@ -38,6 +38,7 @@ type Proxy struct {
 	network string
 	backend string
 	toxics  [2]Toxic
+	rewrite [2]func([]byte) []byte
 	changed chan struct{} // closed when toxics change
 	refuse  bool
 	pairs   map[*pair]struct{}
@@ -94,6 +95,14 @@ func (p *Proxy) Set(d Direction, t Toxic) {
 	p.toxics[d] = t
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+// Rewrite changes each piece that goes in one direction, as a program with a bug would have sent it. A piece is what one
+// read gave, so that f may see a text in two parts.
+func (p *Proxy) Rewrite(d Direction, f func(piece []byte) []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rewrite[d] = f
 }
 
 // Cut breaks all connections. With refuse, new ones are broken as soon as they come, until Heal.
@@ -195,7 +204,7 @@ func (p *Proxy) pass(pair *pair, d Direction) {
 	buffer := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buffer)
-		if n > 0 && !p.move(pair, d, to, buffer[:n]) {
+		if n > 0 && !p.move(pair, d, to, p.rewritten(d, buffer[:n])) {
 			pair.close()
 			return
 		}
@@ -208,6 +217,16 @@ func (p *Proxy) pass(pair *pair, d Direction) {
 		}
 		return
 	}
+}
+
+func (p *Proxy) rewritten(d Direction, piece []byte) []byte {
+	p.mu.Lock()
+	f := p.rewrite[d]
+	p.mu.Unlock()
+	if f == nil {
+		return piece
+	}
+	return f(piece)
 }
 
 // move does what the toxic says with a piece; false ends the connection.

@@ -158,3 +158,11 @@ func TestProxyDelaysAndLimits(t *testing.T) {
 		}
 	}
 }
+
+func TestProxyRewrites(t *testing.T) {
+	p := proxied(t)
+	p.Rewrite(Down, func(piece []byte) []byte { return bytes.ReplaceAll(piece, []byte("truth"), []byte("lie")) })
+	if got, err := says(through(t, p), "the truth"); err != nil || got != "the lie\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ type Options struct {
 	Time    time.Duration // of faults
 	Clients int
 	Faults  []Fault // nil: those of the seed
+	// Patience is how long a client waits in IDLE, after all is mended, to be told what is so; 0: 20 s, which are some
+	// sweeps, for what no hint told of.
+	Patience time.Duration
 }
 
 // Figures are what happened in a run.
@@ -81,6 +85,7 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 	if o.Faults == nil {
 		o.Faults = Schedule(o.Seed, o.Time)
 	}
+	o.Patience = cmp.Or(o.Patience, 20*time.Second)
 	clients := c.clients(user, o)
 	b := &breaker{cluster: c, done: make(map[Kind]int)}
 	working, cancel := context.WithTimeout(ctx, o.Time)
@@ -98,7 +103,7 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 		return nil, Figures{}, err
 	}
 	r := &Run{}
-	if r.States, err = c.quiet(user, clients); err != nil {
+	if r.States, err = c.quiet(user, clients, o.Patience); err != nil {
 		return nil, Figures{}, err
 	}
 	f := Figures{Faults: b.done, Commands: make(map[string]int), Cuts: c.cuts()}
@@ -168,7 +173,7 @@ func (c *Cluster) cuts() int {
 
 // quiet returns what each node shows when nothing changes any more, and lets the clients ask for their last news: a
 // command whose client has given up may still be carried out.
-func (c *Cluster) quiet(user string, clients []*client) ([]State, error) {
+func (c *Cluster) quiet(user string, clients []*client, patience time.Duration) ([]State, error) {
 	const tries = 20
 	var last []State
 	for range tries {
@@ -179,7 +184,7 @@ func (c *Cluster) quiet(user string, clients []*client) ([]State, error) {
 		var asking sync.WaitGroup
 		errs := make([]error, len(clients))
 		for i, one := range clients {
-			asking.Go(func() { errs[i] = one.last() })
+			asking.Go(func() { errs[i] = one.last(before[0], patience) })
 		}
 		asking.Wait()
 		if err := errors.Join(errs...); err != nil {
@@ -200,14 +205,22 @@ func (c *Cluster) quiet(user string, clients []*client) ([]State, error) {
 	return nil, fmt.Errorf("mailboxes still change, or nodes differ now and again, after %d looks", tries)
 }
 
-// last asks for the last news, on the connection that the client has, or else on a new one.
-func (c *client) last() error {
+// last waits in IDLE until the client has heard what there is, and asks for the last news then. It does so on the
+// connection that the client has, or else on a new one.
+func (c *client) last(s State, patience time.Duration) error {
 	if c.wire == nil {
 		if err := c.connect(c.no%Nodes, boxes()[c.no%len(boxes())]); err != nil {
 			return fmt.Errorf("client %d, after all is mended: %w", c.no, err)
 		}
 	}
-	c.sync(true)
+	mails := s.Boxes[c.mailbox].Mails
+	heard := func() bool {
+		return len(c.uids) == len(mails) && !slices.ContainsFunc(mails, func(m Mail) bool { return slotOf(c.uids, m.UID) < 0 })
+	}
+	c.idle(context.Background(), patience, heard)
+	if c.wire != nil {
+		c.sync(true)
+	}
 	if c.wire == nil {
 		return fmt.Errorf("client %d, after all is mended: %s", c.no, c.ops[len(c.ops)-1].Answer)
 	}
@@ -256,11 +269,18 @@ func (c *client) read(name string) (Box, error) {
 		}
 		return err
 	}
-	err := ask("UID FETCH 1:* (UID MODSEQ FLAGS RFC822.SIZE BODY.PEEK[])", func(r response) {
-		if t, size, ok := parse(r); ok && t.Kind == Fetched {
-			box.Mails = append(box.Mails, Mail{UID: t.UID, ModSeq: t.ModSeq, ID: t.ID, Flags: t.Flags, Size: size, Corrupt: t.Corrupt})
-		}
-	})
+	fetch := func(body string) error {
+		box.Mails = nil
+		return ask("UID FETCH 1:* (UID MODSEQ FLAGS RFC822.SIZE"+body+")", func(r response) {
+			if t, size, ok := parse(r); ok && t.Kind == Fetched {
+				box.Mails = append(box.Mails, Mail{UID: t.UID, ModSeq: t.ModSeq, ID: t.ID, Flags: t.Flags, Size: size, Corrupt: t.Corrupt || body == ""})
+			}
+		})
+	}
+	err := fetch(" BODY.PEEK[]")
+	if err != nil && c.wire != nil && strings.HasPrefix(err.Error(), "NO") {
+		err = fetch("") // all that can still be known, with no body vouched for
+	}
 	if err != nil {
 		return Box{}, err
 	}

@@ -3,6 +3,7 @@ package chaos
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +43,7 @@ type response struct {
 }
 
 func dial(address string, timeout time.Duration) (*wire, error) {
-	conn, err := net.DialTimeout("tcp", address, timeout)
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
 	}
