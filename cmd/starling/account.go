@@ -11,21 +11,18 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 	"golang.org/x/term"
 
-	"starling/events"
-	"starling/events/nats"
 	"starling/frontend/auth"
 	"starling/metadata"
 )
 
 func newAccount() *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "Manage accounts: who has mailboxes and logs in"}
-	cmd.AddCommand(newAccountAdd(), newAccountList(), newAccountPasswd(), newAccountQuota(), newAccountAlias(),
+	cmd.AddCommand(newAccountAdd(), newAccountList(), newAccountShow(), newAccountPasswd(), newAccountQuota(), newAccountAlias(),
 		newAccountState("suspend", "Refuse logins, from now on and of those that are open; mail still comes in", metadata.Suspended),
 		newAccountState("resume", "Allow logins again", metadata.Active),
-		newAccountDelete())
+		newAccountHold(), newAccountRelease(), newAccountDelete())
 	return cmd
 }
 
@@ -147,25 +144,19 @@ func newAccountList() *cobra.Command {
 	domain := cmd.Flags().String("domain", "", "only those of this domain")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
-			after := ""
-			for {
-				page, err := db.Accounts(ctx, *domain, after, listPage)
+			return eachAccount(ctx, db, *domain, func(ctx context.Context, a metadata.Account) error {
+				used, err := db.Usage(ctx, a.ID)
 				if err != nil {
 					return err
 				}
-				for _, a := range page {
-					used, err := db.Usage(ctx, a.ID)
-					if err != nil {
-						return err
-					}
-					cmd.Printf("%s\t%s\t%d/%d bytes\t%d/%d messages\n", a.Name, stateName(a.State),
-						used.Bytes, a.Limits.Bytes, used.Messages, a.Limits.Messages)
-					after = a.Name
+				state := stateName(a.State)
+				if a.Hold {
+					state += ", on hold"
 				}
-				if len(page) < listPage {
-					return nil
-				}
-			}
+				cmd.Printf("%s\t%s\t%d/%d bytes\t%d/%d messages\n", a.Name, state,
+					used.Bytes, a.Limits.Bytes, used.Messages, a.Limits.Messages)
+				return nil
+			})
 		})
 	}
 	return cmd
@@ -261,7 +252,10 @@ func newAccountDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete ADDRESS", Short: "Delete an account and all its mail", Args: cobra.ExactArgs(1),
 		Long: "Delete an account and all its mail. Logins and mail are refused at once; the\n" +
-			"collector removes the rest in the background. It cannot be undone.",
+			"collector removes the rest in the background, unless the account is on hold: after\n" +
+			"half of mail.orphan_grace all rows and objects, and when nothing came after them for\n" +
+			"an hour the account. It cannot be undone. starling account show with its id, which\n" +
+			"this prints, says what is left.",
 	}
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -269,41 +263,41 @@ func newAccountDelete() *cobra.Command {
 			return usageError{fmt.Errorf("all mail of %s would be deleted; say so with --yes", args[0])}
 		}
 		return changeLogin(cmd, args[0], func(ctx context.Context, db *metadata.DB) error {
-			return db.DeleteAccount(ctx, args[0])
+			return deleteAccount(ctx, cmd, db, args[0])
 		})
 	}
 	return cmd
+}
+
+// deleteAccount marks an account as being deleted, and says by what it is known from now on.
+func deleteAccount(ctx context.Context, cmd *cobra.Command, db *metadata.DB, name string) error {
+	if err := db.DeleteAccount(ctx, name); err != nil {
+		return err
+	}
+	a, err := db.Login(ctx, name)
+	if err != nil {
+		return err
+	}
+	held := ""
+	if a.Hold {
+		held = "; it is on hold, and stays until that is released"
+	}
+	cmd.Printf("account %s, id %016x, is being deleted%s\n", a.Name, int64(a.ID), held)
+	return nil
 }
 
 // changeLogin runs change, after which logins of the account are no longer what
 // they were, and has the nodes end its open sessions: at once where NATS is
 // configured, else with their next sweep.
 func changeLogin(cmd *cobra.Command, name string, change func(context.Context, *metadata.DB) error) error {
-	cfg, err := configOf(cmd)
-	if err != nil {
-		return err
-	}
 	return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
 		if err := change(ctx, db); err != nil {
 			return err
 		}
-		if len(cfg.NATS.URLs) == 0 {
-			return nil
-		}
-		login, err := db.Login(ctx, name)
+		tell, done, err := tellLogins(cmd)
 		if err != nil {
 			return err
 		}
-		return announceLogin(cfg.NATS, login.Account)
+		return errors.Join(tell(ctx, db, name), done())
 	})
-}
-
-// announceLogin tells the nodes that an account's login changed.
-func announceLogin(cfg NATSConfig, a metadata.Account) error {
-	bus, err := nats.Open(cfg.config(zap.NewNop()))
-	if err != nil {
-		return fmt.Errorf("nats: %w", err)
-	}
-	err = bus.Publish(events.Event{Account: int64(a.ID), Kind: events.Auth, ModSeq: a.AuthVersion})
-	return errors.Join(err, bus.Close())
 }

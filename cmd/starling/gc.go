@@ -12,7 +12,6 @@ import (
 
 func newGC() *cobra.Command {
 	var account string
-	var accept bool
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Run the collector until nothing is due: expunged mail, orphans, deleted accounts",
@@ -22,18 +21,11 @@ func newGC() *cobra.Command {
 			"their objects, and what is left of deleted accounts. Objects that no message\n" +
 			"names are looked for in an account every mail.orphan_grace, and at once with\n" +
 			"--account.\n\n" +
-			"After a restore or a failover objects without a message may be the last copies\n" +
-			"of mail: they are kept until --accept-epoch says that all is well.",
+			"After a restore or a failover nothing is deleted until starling epoch accept. Of\n" +
+			"accounts on hold nothing ever is.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withCollector(cmd, func(ctx context.Context, n *node) error {
-				if accept {
-					epoch, err := n.db.AcceptEpoch(ctx)
-					if err != nil {
-						return err
-					}
-					cmd.Printf("epoch %d accepted\n", epoch)
-				}
 				id, err := accountID(ctx, n.db, account)
 				if err != nil {
 					return err
@@ -48,7 +40,6 @@ func newGC() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&account, "account", "", "only of this account, and compare its objects with its messages now")
-	cmd.Flags().BoolVar(&accept, "accept-epoch", false, "say that all is well with the database as it is, after a restore or a failover")
 	return cmd
 }
 
@@ -104,7 +95,7 @@ func printCollected(cmd *cobra.Command, r mailstore.CollectReport) {
 		}
 	}
 	if r.Unaccepted {
-		cmd.Println("No orphans were looked for: the database was restored or failed over since an\noperator last said that all is well. See starling gc --help on --accept-epoch.")
+		cmd.Println("Nothing was deleted: the database was restored or failed over since an operator last\nsaid that all is well. See starling epoch --help.")
 	}
 	if r == (mailstore.CollectReport{}) {
 		cmd.Println("Nothing is due.")

@@ -30,22 +30,24 @@ func TestGC(t *testing.T) {
 		{0, "Nothing is due.\n", nil},
 		{0, "1 accounts looked through for orphans\n", []string{"--account", "Alice@example.org"}},
 		{1, "not found", []string{"--account", "bob@example.org"}},
-		{0, " accepted\n", []string{"--accept-epoch"}},
 		{2, "unknown command", []string{"now"}},
 	} {
 		if got := gc(test.status, test.args...); !strings.Contains(got, test.want) {
 			t.Errorf("gc %v says %q, want %q", test.args, got, test.want)
 		}
 	}
-	// A restored database is not trusted with orphans until an operator says so.
-	db := s.open()
-	if _, err := db.BumpEpoch(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := gc(0); !strings.Contains(got, "--accept-epoch") {
+	// In a restored database nothing is collected until an operator says so.
+	s.says("epoch 16777216 (timeline 1, generation 0), accepted\n", "", "epoch")
+	s.bad(2, "--yes", "", "epoch", "bump")
+	s.says("epoch 16777217 began; nothing is collected until starling epoch accept\n", "", "epoch", "bump", "--yes")
+	s.says("epoch 16777217 (timeline 1, generation 1), not accepted: nothing is collected until starling epoch accept\n", "", "epoch")
+	if got := gc(0); !strings.Contains(got, "starling epoch") || strings.Contains(got, "Nothing is due") {
 		t.Errorf("gc after a restore says %q", got)
 	}
-	if got := gc(0, "--accept-epoch"); !strings.Contains(got, "Nothing is due.\n") {
+	s.bad(2, "--yes", "", "epoch", "accept")
+	s.says("epoch 16777217 accepted\n", "", "epoch", "accept", "--yes")
+	s.good("", "epoch", "accept", "--yes") // nothing new
+	if got := gc(0); !strings.Contains(got, "Nothing is due.\n") {
 		t.Errorf("gc of an accepted epoch says %q", got)
 	}
 }

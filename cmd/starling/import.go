@@ -217,17 +217,27 @@ func (im *importer) append(ctx context.Context, item importItem, known importRea
 	return done.Again, err
 }
 
-// ensure makes the mailbox if it is not there, with a subscription, so that clients show it.
+// ensure makes the mailbox if it is not there, once.
 func (im *importer) ensure(ctx context.Context, mailbox string) error {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	if im.boxes[mailbox] {
 		return nil
 	}
-	_, err := im.account.Mailbox(ctx, mailbox)
+	if err := ensureMailbox(ctx, im.account, mailbox); err != nil {
+		return err
+	}
+	im.boxes[mailbox] = true
+	return nil
+}
+
+// ensureMailbox makes a mailbox if it is not there, with a subscription, so that clients
+// show it.
+func ensureMailbox(ctx context.Context, account *mailstore.Account, mailbox string) error {
+	_, err := account.Mailbox(ctx, mailbox)
 	if errors.Is(err, metadata.ErrNoMailbox) {
-		if _, err = im.account.Create(ctx, mailbox, nil); err == nil {
-			err = im.account.Subscribe(ctx, mailbox)
+		if _, err = account.Create(ctx, mailbox, nil); err == nil {
+			err = account.Subscribe(ctx, mailbox)
 		} else if errors.Is(err, metadata.ErrExists) {
 			err = nil
 		}
@@ -235,6 +245,5 @@ func (im *importer) ensure(ctx context.Context, mailbox string) error {
 	if err != nil {
 		return fmt.Errorf("make mailbox %q: %w", mailbox, err)
 	}
-	im.boxes[mailbox] = true
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"starling/blobstore"
 	"starling/events"
 	"starling/frontend/admin"
 	"starling/frontend/imap"
@@ -39,6 +40,7 @@ type node struct {
 	certs *listen.Certificates // nil: no TLS
 	db    *metadata.DB
 	bus   *events.Node
+	blobs blobstore.Store
 	store *mailstore.Store
 	imap  *imap.Server
 	lmtp  *lmtp.Server

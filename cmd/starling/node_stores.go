@@ -74,6 +74,7 @@ func (n *node) openStoresNow(ctx context.Context) error {
 }
 
 func (n *node) openStore(ctx context.Context, blobs blobstore.Store) (err error) {
+	n.blobs = blobs
 	n.store, err = mailstore.New(context.WithoutCancel(ctx), mailstore.Config{
 		DB: n.db, Blobs: blobs, Bus: n.bus, Log: n.log, Metrics: n.figures, Traces: n.traces,
 		TempDir: n.cfg.Mail.TempDir, MaxMessage: n.cfg.Mail.MaxMessage,

@@ -37,14 +37,7 @@ func newTenant() *cobra.Command {
 				})
 			},
 		},
-		&cobra.Command{
-			Use: "delete NAME", Short: "Delete a tenant that has no domains", Args: cobra.ExactArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
-					return db.DeleteTenant(ctx, args[0])
-				})
-			},
-		},
+		newTenantDelete(),
 	)
 	return cmd
 }
