@@ -12,6 +12,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -176,6 +177,34 @@ func TestCutDoesNotWait(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second { // a farewell is given up after 5 s
 		t.Errorf("took %v", took)
 	}
+}
+
+// A connection that was accepted just before the listener was closed is not served, and
+// none of what Shutdown may wait for.
+func TestConnectionAfterShutdown(t *testing.T) {
+	t.Parallel()
+	srv := NewServer(Config{Log: zap.NewNop()})
+	client, conn := net.Pipe()
+	srv.begin(conn, false)
+	if _, err := bufio.NewReader(client).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	late, lateConn := net.Pipe()
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for !srv.isClosing() || srv.Sessions() > 0 {
+			runtime.Gosched()
+		}
+		srv.begin(lateConn, false)
+	})
+	accepting.Go(func() { _, _ = io.Copy(io.Discard, client) })
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadAll(late); err != nil {
+		t.Error(err)
+	}
+	accepting.Wait()
 }
 
 // panicking is an object store with a bug.

@@ -159,7 +159,11 @@ func isPassing(err error) bool {
 func (srv *Server) begin(conn net.Conn, implicitTLS bool) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.closing || len(srv.sessions) >= srv.cfg.MaxConnections {
+	if srv.closing { // Shutdown waits already, for what had begun
+		_ = conn.Close() // it was never used
+		return
+	}
+	if len(srv.sessions) >= srv.cfg.MaxConnections {
 		srv.metrics.refused[overNode].Inc()
 		srv.served.Go(func() { turnAway(conn, implicitTLS) })
 		return
