@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,8 @@ type Login struct {
 
 // NewAccount is an account to be made.
 type NewAccount struct {
-	Name         string // an address in an existing domain
+	ID           AccountID // that it had when it was lost; 0: a new one
+	Name         string    // an address in an existing domain
 	PasswordHash string
 	Limits       Quota
 	Mailboxes    []NewMailbox // beside INBOX, which is always made
@@ -231,9 +233,10 @@ select exists (select 1 from domain where name = $1::text), not exists (select 1
 func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
 // CreateAccount makes an account with its mailboxes, all or nothing. The error
-// is ErrNotFound if there is no such domain, ErrExists if the address is taken.
+// is ErrNotFound if there is no such domain, ErrExists if the address, or the id,
+// is taken.
 func (db *DB) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
-	a := Account{ID: AccountID(random63()), Name: strings.ToLower(n.Name), State: Active, AuthVersion: 1, Limits: n.Limits}
+	a := Account{ID: cmp.Or(n.ID, AccountID(random63())), Name: strings.ToLower(n.Name), State: Active, AuthVersion: 1, Limits: n.Limits}
 	boxes := append([]NewMailbox{{Name: "INBOX", Subscribed: true}}, n.Mailboxes...)
 	names, uses, subscribed, stamps := make([]string, len(boxes)), make([]string, len(boxes)), make([]bool, len(boxes)), make([]int64, len(boxes))
 	for i, b := range boxes {
