@@ -40,6 +40,7 @@ type build struct {
 	insert     []metadata.Message
 	sizes      map[uint32]int64 // of what is added; nobody else's until it is committed
 	deliveries []metadata.Delivery
+	uncharged  metadata.Quota // of what is added, that does not count now
 	expunged   int64
 	keywords   bool // row.Keywords is a copy of our own
 	named      bool // the mailbox was meant by its name, which the commit checks
@@ -83,8 +84,12 @@ func (b *build) live(ranges []metadata.UIDRange, yield func(uint32, metadata.Slo
 func (b *build) set(uid uint32, flags metadata.Flags) {
 	old := b.slot(uid)
 	now := metadata.Slot{Flags: flags, ModSeq: b.modseq}
-	b.count(uid, old, -1)
-	b.count(uid, now, +1)
+	if old.Live() && now.Live() && (old.Flags^flags)&metadata.Deleted == 0 {
+		b.row.Unseen += unseen(flags) - unseen(old.Flags) // the sizes, which take a look, cancel out
+	} else {
+		b.count(uid, old, -1)
+		b.count(uid, now, +1)
+	}
 	b.edit(metadata.ChunkOf(uid)).Set(int(uid%metadata.ChunkSlots), now)
 	b.row.ModSeq = b.modseq
 	if old.Live() && !now.Live() {
@@ -105,14 +110,19 @@ func (b *build) edit(no int32) *metadata.Edit {
 	return e
 }
 
+// unseen is 1 for a message without \Seen, else 0.
+func unseen(flags metadata.Flags) int64 {
+	if flags&metadata.Seen == 0 {
+		return 1
+	}
+	return 0
+}
+
 func (b *build) count(uid uint32, s metadata.Slot, by int64) {
 	if !s.Live() {
 		return
 	}
-	c := metadata.Counters{Messages: by}
-	if s.Flags&metadata.Seen == 0 {
-		c.Unseen = by
-	}
+	c := metadata.Counters{Messages: by, Unseen: by * unseen(s.Flags)}
 	size, _ := b.size(uid)
 	c.Bytes = by * size
 	if s.Flags&metadata.Deleted != 0 {
