@@ -35,7 +35,7 @@ func TestRestoreMailbox(t *testing.T) {
 		if used, err := db.Usage(ctx, a); err != nil || used.Messages != 4 {
 			t.Errorf("used are %+v, %v", used, err)
 		}
-		n = do(t, db, n, n.expunging(1))
+		do(t, db, n, n.expunging(1))
 		done, lost, err := restore("Old (2)")
 		check(t, err)
 		m := done.Mailbox
