@@ -86,6 +86,8 @@ do $$
 declare
   setting text[];
 begin
+  -- two that change the settings of one role at once hinder each other
+  perform pg_advisory_xact_lock(hashtext('starling: settings of the role'));
   foreach setting slice 1 in array array[
     ['plan_cache_mode', 'force_generic_plan'],
     ['default_transaction_isolation', 'read committed'],
