@@ -112,7 +112,7 @@ func TestChaos(t *testing.T) {
 			seeds = []uint64{*chaosSeed}
 		}
 		for _, seed := range seeds {
-			sum.Add(round(t, c, Options{Seed: seed, Time: 6 * time.Second, Clients: *chaosClients}))
+			sum.Add(round(t, c, Options{Seed: seed, Time: 5 * time.Second, Clients: *chaosClients}))
 		}
 	}
 	for begin, seed := time.Now(), max(*chaosSeed, 1); time.Since(begin) < *chaosTime; seed++ {

@@ -48,7 +48,10 @@ func (c *checker) sessions() {
 		if o.Result != OK {
 			continue
 		}
-		if o.Name == "NOOP" || o.Name == "SELECT" || o.Quiet {
+		if o.Name == "IDLE" && o.Quiet {
+			c.hears(v, o)
+		}
+		if o.Name == "NOOP" || o.Name == "SELECT" {
 			v.since, v.quiet = o.Start, o.Quiet
 		}
 		if v.since >= 0 && v.whole() {
@@ -178,16 +181,31 @@ func (c *checker) sees(v *view, o *Op) {
 			At: o.End, Conn: o.Conn, Mailbox: p.mailbox, UID: p.uid,
 		})
 	}
-	if !v.quiet || len(c.run.States) == 0 {
-		return
-	}
-	var want []uint32
-	for _, m := range c.run.States[0].Boxes[v.mailbox].Mails {
-		want = append(want, m.UID)
-	}
-	if !slices.Equal(v.uids, want) {
+	if want, ok := c.final(v.mailbox); v.quiet && ok && !slices.Equal(v.uids, want) {
 		c.add(Violation{
 			Rule: SameForAll, Text: fmt.Sprintf("client %d on node %d knows %s as %v, node %d has %v", o.Client, o.Node, v.mailbox, v.uids, c.run.States[0].Node, want),
+			At: o.End, Conn: o.Conn, Mailbox: v.mailbox,
+		})
+	}
+}
+
+// final are the messages of a mailbox in the end.
+func (c *checker) final(mailbox string) ([]uint32, bool) {
+	if len(c.run.States) == 0 {
+		return nil, false
+	}
+	var uids []uint32
+	for _, m := range c.run.States[0].Boxes[mailbox].Mails {
+		uids = append(uids, m.UID)
+	}
+	return uids, true
+}
+
+// hears checks that a client in IDLE was told all, when nothing changed any more. It may not have asked for all UIDs yet.
+func (c *checker) hears(v *view, o *Op) {
+	if want, ok := c.final(v.mailbox); ok && !knows(v.uids, want) {
+		c.add(Violation{
+			Rule: SameForAll, Text: fmt.Sprintf("client %d on node %d was told in IDLE that %s is %v, it is %v", o.Client, o.Node, v.mailbox, v.uids, want),
 			At: o.End, Conn: o.Conn, Mailbox: v.mailbox,
 		})
 	}

@@ -167,6 +167,10 @@ func TestCheck(t *testing.T) {
 		{"a body is another in the end", Bytes, func(r *Run) { both(r, func(b map[string]Box) { b["B"].Mails[2].Corrupt = true }) }},
 		{"the nodes differ in a flag", SameForAll, func(r *Run) { r.States[1].Boxes["B"].Mails[2].Flags = []string{"x"} }},
 		{"a client was not told", SameForAll, func(r *Run) { r.Ops[14].Told = []Told{exists(2), fetched(2, 3, 9, "c")} }},
+		{"a client in IDLE was not told", SameForAll, func(r *Run) {
+			r.Ops[14].Name = "IDLE"
+			r.Ops[13].Told = append([]Told{exists(2)}, r.Ops[13].Told...)
+		}},
 		{"STATUS miscounts", Counters, func(r *Run) { both(r, func(b map[string]Box) { a := b["A"]; a.Unseen = 0; b["A"] = a }) }},
 		{"the quota miscounts", Counters, func(r *Run) { r.Bytes-- }},
 		{"an object is missing", Objects, func(r *Run) { r.Missing = []string{"A 1"} }},

@@ -215,9 +215,7 @@ func (c *client) step(ctx context.Context) {
 	}
 	switch {
 	case what < 25:
-		c.next++
-		o := Op{Name: "APPEND", To: other, ID: fmt.Sprintf("%d-%d", c.no, c.next)}
-		c.do(o, fmt.Sprintf("APPEND %s (%s) %s", other, []string{"", `\Seen`}[c.random.IntN(2)], literal(mail(o.ID))))
+		c.append(other, []string{"", `\Seen`}[c.random.IntN(2)])
 	case what < 40:
 		flag, add := ownFlag(c.no), c.random.IntN(2) == 0
 		if c.random.IntN(3) == 0 {
@@ -244,6 +242,13 @@ func (c *client) step(ctx context.Context) {
 	}
 }
 
+// append appends a message of its own.
+func (c *client) append(mailbox, flags string) {
+	c.next++
+	o := Op{Name: "APPEND", To: mailbox, ID: fmt.Sprintf("%d-%d", c.no, c.next)}
+	c.do(o, fmt.Sprintf("APPEND %s (%s) %s", mailbox, flags, literal(mail(o.ID))))
+}
+
 func (c *client) store(uids []uint32, flag string, add bool) {
 	sign := "-"
 	if add {
@@ -267,8 +272,12 @@ func (c *client) idle(ctx context.Context, d time.Duration, heard func() bool) {
 	err := c.wire.send("IDLE")
 	for end := time.Now().Add(d); err == nil && time.Now().Before(end) && ctx.Err() == nil && (heard == nil || !heard()); {
 		var some bool
-		if some, err = c.wire.await(time.Until(end)); err != nil || !some {
-			break
+		wait := time.Until(end)
+		if heard != nil {
+			wait = min(wait, 50*time.Millisecond) // what it waits for comes from elsewhere, too
+		}
+		if some, err = c.wire.await(wait); err != nil || !some {
+			continue
 		}
 		var r response
 		_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
@@ -287,7 +296,7 @@ func (c *client) idle(ctx context.Context, d time.Duration, heard func() bool) {
 		}
 	}
 	c.record(o, err)
-	if c.wire != nil {
+	if c.wire != nil && heard == nil {
 		_ = c.news() // what fails is written down
 	}
 }

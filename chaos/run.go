@@ -86,7 +86,8 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 		o.Faults = Schedule(o.Seed, o.Time)
 	}
 	o.Patience = cmp.Or(o.Patience, 20*time.Second)
-	clients := c.clients(user, o)
+	all := c.clients(user, o)
+	clients, ringer := all[:o.Clients], all[o.Clients]
 	b := &breaker{cluster: c, done: make(map[Kind]int)}
 	working, cancel := context.WithTimeout(ctx, o.Time)
 	defer cancel()
@@ -103,11 +104,11 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 		return nil, Figures{}, err
 	}
 	r := &Run{}
-	if r.States, err = c.quiet(user, clients, o.Patience); err != nil {
+	if r.States, err = c.quiet(account, user, ringer, clients, o.Patience); err != nil {
 		return nil, Figures{}, err
 	}
 	f := Figures{Faults: b.done, Commands: make(map[string]int), Cuts: c.cuts()}
-	for _, one := range clients {
+	for _, one := range append(clients, ringer) {
 		r.Ops = append(r.Ops, one.ops...)
 		f.Refused += one.refused
 		one.drop()
@@ -147,7 +148,7 @@ func (c *Cluster) clients(user string, o Options) []*client {
 	for _, n := range c.Nodes {
 		addresses = append(addresses, n.Links.Clients.Addr())
 	}
-	clients := make([]*client, o.Clients)
+	clients := make([]*client, o.Clients+1) // and one more, for the last changes
 	conns, begin := new(atomic.Int64), time.Now()
 	for i := range clients {
 		clients[i] = &client{
@@ -173,18 +174,18 @@ func (c *Cluster) cuts() int {
 
 // quiet returns what each node shows when nothing changes any more, and lets the clients ask for their last news: a
 // command whose client has given up may still be carried out.
-func (c *Cluster) quiet(user string, clients []*client, patience time.Duration) ([]State, error) {
+func (c *Cluster) quiet(account metadata.AccountID, user string, ringer *client, clients []*client, patience time.Duration) ([]State, error) {
 	const tries = 20
 	var last []State
 	for range tries {
-		before, err := c.inspect(user)
+		before, err := c.ring(account, ringer, clients, patience)
 		if err != nil {
 			return nil, err
 		}
 		var asking sync.WaitGroup
 		errs := make([]error, len(clients))
 		for i, one := range clients {
-			asking.Go(func() { errs[i] = one.last(before[0], patience) })
+			asking.Go(func() { errs[i] = one.last() })
 		}
 		asking.Wait()
 		if err := errors.Join(errs...); err != nil {
@@ -193,7 +194,11 @@ func (c *Cluster) quiet(user string, clients []*client, patience time.Duration) 
 		if last, err = c.inspect(user); err != nil {
 			return nil, err
 		}
-		if reflect.DeepEqual(before, last) {
+		after, err := c.uids(account)
+		if err != nil {
+			return nil, err
+		}
+		if reflect.DeepEqual(before, after) {
 			return last, nil
 		}
 		for _, one := range clients {
@@ -205,19 +210,98 @@ func (c *Cluster) quiet(user string, clients []*client, patience time.Duration) 
 	return nil, fmt.Errorf("mailboxes still change, or nodes differ now and again, after %d looks", tries)
 }
 
-// last waits in IDLE until the client has heard what there is, and asks for the last news then. It does so on the
-// connection that the client has, or else on a new one.
-func (c *client) last(s State, patience time.Duration) error {
-	if c.wire == nil {
-		if err := c.connect(c.no%Nodes, boxes()[c.no%len(boxes())]); err != nil {
-			return fmt.Errorf("client %d, after all is mended: %w", c.no, err)
+// uids are the messages of each mailbox, by what PostgreSQL has: no node is asked, as that would wake it up.
+func (c *Cluster) uids(account metadata.AccountID) (map[string][]uint32, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	found := make(map[string][]uint32)
+	for _, name := range boxes() {
+		box, err := c.DB.MailboxByName(ctx, account, name)
+		if err != nil {
+			return nil, err
+		}
+		loaded, err := c.DB.Load(ctx, account, box.ID, metadata.Version{})
+		if err != nil {
+			return nil, err
+		}
+		for _, chunk := range loaded.Chunks {
+			for slot := range chunk.Len() {
+				if chunk.Slot(slot).Live() {
+					found[name] = append(found[name], chunk.First()+uint32(slot)) //nolint:gosec // 128 at most
+				}
+			}
 		}
 	}
-	mails := s.Boxes[c.mailbox].Mails
-	heard := func() bool {
-		return len(c.uids) == len(mails) && !slices.ContainsFunc(mails, func(m Mail) bool { return slotOf(c.uids, m.UID) < 0 })
+	return found, nil
+}
+
+// ring makes a last change to each mailbox while all clients are in IDLE, and waits until they were told. Nobody asks:
+// what one asks, others on its node hear too. It returns what they were to be told.
+func (c *Cluster) ring(account metadata.AccountID, ringer *client, clients []*client, patience time.Duration) (map[string][]uint32, error) {
+	var final atomic.Pointer[map[string][]uint32]
+	var waiting, entering sync.WaitGroup
+	errs := make([]error, len(clients))
+	entering.Add(len(clients))
+	for i, one := range clients {
+		waiting.Go(func() { errs[i] = one.hear(&final, patience, sync.OnceFunc(entering.Done)) })
 	}
-	c.idle(context.Background(), patience, heard)
+	entering.Wait()
+	all, err := c.last(account, ringer)
+	final.Store(&all)
+	waiting.Wait()
+	return all, errors.Join(append(errs, err)...)
+}
+
+// last appends a message to each mailbox, and returns what there is then.
+func (c *Cluster) last(account metadata.AccountID, ringer *client) (map[string][]uint32, error) {
+	for _, name := range boxes() {
+		if ringer.wire == nil {
+			if err := ringer.connect(ringer.random.IntN(Nodes), boxes()[0]); err != nil {
+				return nil, fmt.Errorf("connect, after all is mended: %w", err)
+			}
+		}
+		ringer.append(name, "")
+		if o := ringer.ops[len(ringer.ops)-1]; o.Result != OK {
+			return nil, fmt.Errorf("append, after all is mended: %s", o.Answer)
+		}
+	}
+	ringer.drop()
+	return c.uids(account)
+}
+
+// hear waits in IDLE until the client has heard what there is, and calls entered once it is there, or cannot be. It does so
+// on the connection that the client has, or else on a new one.
+func (c *client) hear(final *atomic.Pointer[map[string][]uint32], patience time.Duration, entered func()) error {
+	defer entered()
+	const tries = 3 // the connection may have been broken before all was mended
+	for range tries {
+		if c.wire == nil {
+			if err := c.connect(c.no%Nodes, boxes()[c.no%len(boxes())]); err != nil {
+				return fmt.Errorf("client %d, after all is mended: %w", c.no, err)
+			}
+		}
+		looked := 0
+		c.idle(context.Background(), patience, func() bool {
+			if looked++; looked == 3 { // it was told that it is in IDLE, or something that is older
+				entered()
+			}
+			all := final.Load()
+			return all != nil && knows(c.uids, (*all)[c.mailbox])
+		})
+		if c.wire != nil {
+			break
+		}
+	}
+	return nil
+}
+
+// knows says whether a list in which 0 is one whose UID was not said yet can be that of these UIDs.
+func knows(list, uids []uint32) bool {
+	return len(list) == len(uids) && !slices.ContainsFunc(uids, func(uid uint32) bool { return slotOf(list, uid) < 0 })
+}
+
+// last asks for the last news.
+func (c *client) last() error {
 	if c.wire != nil {
 		c.sync(true)
 	}
