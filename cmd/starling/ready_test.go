@@ -155,6 +155,9 @@ func TestServeWaitsForSchema(t *testing.T) {
 	p, at = serve()
 	waiting(p)
 	awaitReady(t, at, 503, "schema: schema is too new: .*\n(degraded: .*\n)*")
+	if stdout, stderr, status := run(t, invocation{args: []string{"migrate"}, env: env}); status != 1 || !strings.Contains(stderr, "newer release") {
+		t.Errorf("migrate, with the schema of a later release: status %d, %s%s", status, stdout, stderr)
+	}
 	sql(`update cluster set schema = schema - 100, oldest_reader = 1`)
 	p.waitFor("listeners", listens)
 	awaitReady(t, at, 200, "ok\n(degraded: .*\n)*")

@@ -79,6 +79,11 @@ func newMigrate() *cobra.Command {
 			if err := metadata.Migrate(cmd.Context(), dsn); err != nil {
 				return err
 			}
+			db, err := openDB(cmd.Context(), cfg.Postgres)
+			if err != nil {
+				return err // that of a later release, with which this one cannot work
+			}
+			db.Close()
 			cmd.Println("The schema is up to date.")
 			return nil
 		},

@@ -130,7 +130,7 @@ func (h *Health) ask(w *watched) bool {
 	case err != nil:
 		h.log.Warn("dependency is not there", zap.String("dependency", w.Name), zap.Error(err))
 	case !first:
-		h.log.Info("dependency is there again", zap.String("dependency", w.Name))
+		h.log.Info("dependency is there", zap.String("dependency", w.Name))
 	}
 	return err == nil
 }

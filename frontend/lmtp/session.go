@@ -118,6 +118,9 @@ func (s *session) Data(io.Reader) error {
 	return &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "This is LMTP"}
 }
 
+// kept is said of a delivery in place of go-smtp's words, which call it queued.
+var kept = &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: "OK: delivered"}
+
 // LMTPData implements smtp.LMTPSession. What is not read of the message because
 // it is refused is passed over before it returns: go-smtp would answer a BDAT
 // that nobody reads with a lasting error of its own.
@@ -153,6 +156,10 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 			err = s.deliver(ctx, t, to, data, began)
 			told[at] = err
 			span.note(err)
+		}
+		if err == nil {
+			status.SetStatus(to.to, kept)
+			continue
 		}
 		status.SetStatus(to.to, s.answer("DATA", to.to, err))
 	}
