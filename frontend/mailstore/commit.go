@@ -267,8 +267,8 @@ func (b *build) commit() (*metadata.Commit, []*metadata.Chunk) {
 // quota is by how much the account's usage changes.
 func (b *build) quota() metadata.Quota {
 	return metadata.Quota{
-		Bytes:    b.row.Bytes - b.base.row.Bytes,
-		Messages: b.row.Messages - b.base.row.Messages,
+		Bytes:    b.row.Bytes - b.base.row.Bytes - b.uncharged.Bytes,
+		Messages: b.row.Messages - b.base.row.Messages - b.uncharged.Messages,
 	}
 }
 

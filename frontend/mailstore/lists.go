@@ -33,9 +33,11 @@ const (
 	lastLists = 5 * time.Second
 )
 
-// storedList is the object's content, in JSON.
+// storedList is the object's content, in JSON. What was written before its fields were
+// known has them empty.
 type storedList struct {
 	Version       int             `json:"version"`
+	Account       string          `json:"account,omitempty"` // its name
 	ListSeq       int64           `json:"listseq"`
 	Mailboxes     []storedMailbox `json:"mailboxes"` // by name
 	Subscriptions []string        `json:"subscriptions,omitempty"`
@@ -110,7 +112,14 @@ func (s *Store) writeList(ctx context.Context, db *metadata.DB, id metadata.Acco
 	if err != nil {
 		return err
 	}
-	stored := storedList{Version: listVersion, ListSeq: list.ListSeq, Subscriptions: list.Subscriptions}
+	account, err := db.AccountByID(ctx, id)
+	if errors.Is(err, metadata.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	stored := storedList{Version: listVersion, Account: account.Name, ListSeq: list.ListSeq, Subscriptions: list.Subscriptions}
 	for i := range list.Mailboxes {
 		m := &list.Mailboxes[i]
 		stored.Mailboxes = append(stored.Mailboxes, storedMailbox{

@@ -70,7 +70,7 @@ func TestListIsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &storedList{Version: 1, ListSeq: list.ListSeq, Subscriptions: list.Subscriptions}
+	want := &storedList{Version: 1, Account: "a@example.org", ListSeq: list.ListSeq, Subscriptions: list.Subscriptions}
 	for _, m := range list.Mailboxes {
 		want.Mailboxes = append(want.Mailboxes, storedMailbox{ID: int64(m.ID), Name: m.Name, UIDValidity: m.UIDValidity, SpecialUse: m.SpecialUse})
 	}
