@@ -77,6 +77,7 @@ type metrics struct {
 
 	collected     prometheus.Counter
 	collectFailed prometheus.Counter
+	unaccepted    prometheus.Counter
 	lastCollect   prometheus.Gauge
 	removed       [len(removedNames)]prometheus.Counter
 	backlog       [tasks]prometheus.Gauge
@@ -120,6 +121,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refusedRead:     refused.WithLabelValues("read"),
 		corrupt:         counter("mailstore_corrupt_objects_total", "Reads of objects whose bytes are not those that were stored."),
 		collected:       runs.WithLabelValues("ok"), collectFailed: runs.WithLabelValues("failed"),
+		unaccepted:  runs.WithLabelValues("unaccepted"),
 		lastCollect: gauge("collector_last_run_timestamp_seconds", "When the collector last came to its end on this node."),
 	}
 	commits := counters("mailstore_commits_total", "Commits, by what they do.", "operation")
@@ -176,9 +178,12 @@ func (m *metrics) collect(r *CollectReport, err error) {
 		m.removed[i].Add(float64(n))
 	}
 	m.commits[kindCollect].Add(float64(r.Mailboxes))
-	if err != nil || r.Failed > 0 {
+	switch {
+	case err != nil || r.Failed > 0:
 		m.collectFailed.Inc()
-	} else {
+	case r.Unaccepted:
+		m.unaccepted.Inc()
+	default:
 		m.collected.Inc()
 	}
 	if err == nil {

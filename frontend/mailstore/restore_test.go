@@ -1,9 +1,13 @@
 package mailstore
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"starling/blobstore"
 	"starling/metadata"
 	"starling/metadata/metadatatest"
 )
@@ -120,7 +124,11 @@ func TestCollectUnaccepted(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	c := newCluster(t, metadata.Quota{})
-	n, soon := c.node(), c.still(func(c *Config) { c.Retention, c.BackupWindow, c.OrphanGrace, c.Relist = -1, -1, time.Nanosecond, -1 })
+	registry := prometheus.NewRegistry()
+	n, soon := c.node(), c.still(func(c *Config) {
+		c.Metrics = registry
+		c.Retention, c.BackupWindow, c.OrphanGrace, c.Relist = -1, -1, time.Nanosecond, -1
+	})
 	c.append(n, Inbox, mail("1"))
 	c.append(n, "Archive", mail("2"))
 	mine := c.enter(n, Inbox)
@@ -140,10 +148,57 @@ func TestCollectUnaccepted(t *testing.T) {
 			break
 		}
 	}
+	wantMetrics(t, registry, "collector_runs_total{unaccepted} 2", "collector_runs_total{ok} 0")
 	if _, err := c.db.AcceptEpoch(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := soon.Collect(ctx, c.account.ID); err != nil || got.Messages != 2 || got.Objects < 2 || got.Unaccepted {
 		t.Errorf("collected %+v, %v", got, err)
+	}
+}
+
+// failingOver is what PostgreSQL does while an object is deleted.
+type failingOver struct {
+	blobstore.Store
+	failOver func()
+}
+
+func (f *failingOver) Delete(ctx context.Context, key blobstore.Key) error {
+	f.failOver()
+	return f.Store.Delete(ctx, key)
+}
+
+// A run of the collector does not go on in another epoch than that in which it began.
+func TestCollectFailover(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := newCluster(t, metadata.Quota{})
+	n := c.node()
+	soon := c.still(func(config *Config) {
+		config.Retention, config.BackupWindow = -1, -1
+		config.Blobs = &failingOver{c.blobs, func() {
+			if _, err := c.db.BumpEpoch(ctx); err != nil {
+				t.Error(err)
+			}
+		}}
+	})
+	others := n.Store.Account(metadatatest.Account(t, c.db, "b@example.org"), func() {})
+	defer others.Close()
+	for _, account := range []*Account{n.Account, others} {
+		if _, err := upload(ctx, account, Incoming{Mailbox: Inbox, Flags: flagSet("deleted")}, mail("1"), nil); err != nil {
+			t.Fatal(err)
+		}
+		box, err := account.Open(ctx, Inbox, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer box.Close()
+		if _, err := box.Expunge(ctx, box.Snapshot(), one(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := soon.Collect(ctx, 0)
+	if want := (CollectReport{Mailboxes: 2, Messages: 2, Objects: 1, Unaccepted: true}); err != nil || got != want {
+		t.Errorf("collected %+v, %v; want %+v", got, err, want)
 	}
 }
