@@ -3,10 +3,12 @@ package imap
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -128,6 +130,45 @@ func TestParkedUnderTLS(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
+}
+
+// A client that renews the keys of TLS after it was silent for longer than a write may
+// take keeps its connection: the server's part of that is written while it reads.
+func TestKeysRenewedAfterSilence(t *testing.T) {
+	t.Parallel()
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("openssl is not installed; crypto/tls renews no keys by itself")
+	}
+	const silence = 500 * time.Millisecond
+	c := newCluster(t, 1, clusterOptions{parks: true}, func(config *Config) { config.WriteTimeout = silence })
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	cmd := exec.CommandContext(ctx, openssl, "s_client", "-connect", c.nodes[0].imaps, "-tls1_3", "-crlf")
+	out, in := io.Pipe()
+	cmd.Stdout, cmd.Stderr = in, in
+	keys, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait() // it is killed, or what it said is missing
+		_ = in.Close()
+	}()
+	lines := bufio.NewReader(out)
+	wantLine(t, lines, "* OK ")
+	time.Sleep(2 * silence) // what the test is about
+	for _, step := range []struct{ say, want string }{{"K\n", "KEYUPDATE"}, {"a NOOP\n", "a OK "}, {"b NOOP\n", "b OK "}} {
+		if _, err := io.WriteString(keys, step.say); err != nil {
+			t.Fatal(err)
+		}
+		wantLine(t, lines, step.want)
+	}
+	stop()
+	_, _ = io.Copy(io.Discard, lines)
 }
 
 // awaitParked waits until all sessions of the node wait and have read what was sent, or

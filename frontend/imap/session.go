@@ -171,6 +171,11 @@ func (in input) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	if in.secure { // TLS may have to answer what it reads: the keys are renewed, say
+		if err := in.conn.SetWriteDeadline(time.Now().Add(in.server.cfg.WriteTimeout)); err != nil {
+			return 0, err
+		}
+	}
 	n, err := in.conn.Read(p)
 	in.counts.received += int64(n)
 	in.server.metrics.received.Add(float64(n))
