@@ -104,6 +104,7 @@ func round(t *testing.T, c *Cluster, o Options) Figures {
 // Clients on three nodes change the same mailboxes while nodes, PostgreSQL, NATS, S3 and the links between them break.
 // Nothing acknowledged is lost, nothing is done by half, and no client is told an untruth.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	c := start(t)
 	var sum Figures
 	if *chaosTime == 0 {

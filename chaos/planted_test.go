@@ -152,6 +152,7 @@ func keys(ctx context.Context, t *testing.T, c *Cluster) []blobstore.Key {
 
 // The checker finds each of these bugs, in seconds and with nothing else broken, and nothing where there is none.
 func TestPlantedBugs(t *testing.T) {
+	t.Parallel()
 	c := start(t)
 	for i, p := range plants {
 		t.Run(p.name, func(t *testing.T) {

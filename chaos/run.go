@@ -249,7 +249,7 @@ func (c *Cluster) ring(account metadata.AccountID, ringer *client, clients []*cl
 	all, err := c.last(account, ringer)
 	final.Store(&all)
 	waiting.Wait()
-	return all, errors.Join(append(errs, err)...)
+	return all, errors.Join(err, errors.Join(errs...))
 }
 
 // last appends a message to each mailbox, and returns what there is then.
