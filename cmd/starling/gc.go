@@ -12,6 +12,7 @@ import (
 
 func newGC() *cobra.Command {
 	var account string
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Run the collector until nothing is due: expunged mail, orphans, deleted accounts",
@@ -30,6 +31,13 @@ func newGC() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if dryRun {
+					due, err := n.store.Due(ctx, id)
+					if err == nil {
+						printDue(cmd, due)
+					}
+					return err
+				}
 				report, err := n.store.Collect(ctx, id)
 				printCollected(cmd, report)
 				if err == nil && report.Failed > 0 {
@@ -40,7 +48,39 @@ func newGC() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&account, "account", "", "only of this account, and compare its objects with its messages now")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only count what is due now")
 	return cmd
+}
+
+func printDue(cmd *cobra.Command, d mailstore.Due) {
+	printCounts(cmd, []count{
+		{"mailboxes with expunged messages to be collected", int64(d.Expunged)},
+		{"deleted mailboxes to be removed", int64(d.Dropped)},
+		{"accounts to be looked through for orphans", int64(d.Scan)},
+		{"accounts with objects to be deleted", int64(d.Doomed)},
+		{"deleted accounts to be emptied", int64(d.Accounts)},
+	})
+	if d.Unaccepted {
+		cmd.Println("Nothing would be deleted: see starling epoch --help.")
+	}
+	if d == (mailstore.Due{}) {
+		cmd.Println("Nothing is due.")
+	}
+}
+
+// count is a number of something.
+type count struct {
+	what string
+	n    int64
+}
+
+// printCounts prints those that are not 0.
+func printCounts(cmd *cobra.Command, counts []count) {
+	for _, c := range counts {
+		if c.n > 0 {
+			cmd.Printf("%8d %s\n", c.n, c.what)
+		}
+	}
 }
 
 // withCollector opens what the collector needs: the stores of a node, without its
@@ -73,10 +113,7 @@ func accountID(ctx context.Context, db *metadata.DB, name string) (metadata.Acco
 }
 
 func printCollected(cmd *cobra.Command, r mailstore.CollectReport) {
-	for _, line := range []struct {
-		what  string
-		count int64
-	}{
+	printCounts(cmd, []count{
 		{"messages deleted", r.Messages},
 		{"mailboxes collected", int64(r.Mailboxes)},
 		{"deleted mailboxes removed", int64(r.Dropped)},
@@ -89,11 +126,7 @@ func printCollected(cmd *cobra.Command, r mailstore.CollectReport) {
 		{"objects still named, kept", r.Named},
 		{"deleted accounts waiting to be removed", int64(r.Emptied)},
 		{"deleted accounts removed", int64(r.Accounts)},
-	} {
-		if line.count > 0 {
-			cmd.Printf("%8d %s\n", line.count, line.what)
-		}
-	}
+	})
 	if r.Unaccepted {
 		cmd.Println("Nothing was deleted: the database was restored or failed over since an operator last\nsaid that all is well. See starling epoch --help.")
 	}

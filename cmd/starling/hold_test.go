@@ -99,6 +99,7 @@ func TestDeleteTenant(t *testing.T) {
 			m.does("state\tdeleting", "account", "show", ann)
 			m.does("rows\t3 messages", "account", "show", ids[ann])
 			m.later()
+			m.does("1 deleted accounts to be emptied", "gc", "--dry-run")
 			m.does("deleted accounts waiting to be removed", "gc")
 			m.does("rows\t0 messages, 0 mailboxes", "account", "show", ids[ann])
 			m.does("", "gc") // notes the first listing that found nothing
@@ -131,13 +132,16 @@ func TestHold(t *testing.T) {
 	for _, name := range []string{ann, bea} {
 		m.good("", "account", "hold", name, "--reason", "Case 4711")
 	}
+	m.does("Nothing is due.", "gc", "--dry-run") // with the hold
 	m.does("Nothing is due.", "gc")
 	m.does(`mailbox "Old": brought back as "Old" with 1 messages`, "undelete", ann)
 	for _, name := range []string{ann, bea} {
 		m.good("", "account", "release", name, "--yes")
 		m.good("", "account", "release", name, "--yes") // it is none any more
 	}
+	m.does("       1 deleted mailboxes to be removed\n", "gc", "--dry-run")
 	m.does("1 deleted mailboxes removed", "gc")
+	m.does("Nothing is due.", "gc", "--dry-run")
 	m.does("rows\t3 messages", "account", "show", ann)
 	m.does("rows\t2 messages", "account", "show", bea)
 	m.does("Nothing is there", "undelete", bea)
