@@ -236,6 +236,7 @@ func goRuntime() row {
 			{`sum by (instance) (starling_mailstore_snapshot_bytes{$m})`, "mailboxes {{instance}}"},
 			{`sum by (instance) (starling_mailstore_inflight_bytes{$m})`, "coming in {{instance}}"},
 			{`sum by (instance) (starling_mailstore_read_bytes{$m})`, "going out {{instance}}"},
+			{`sum by (instance) (starling_mailstore_search_bytes{$m})`, "searches {{instance}}"},
 		}},
 		{title: "Goroutines", unit: "short", queries: one(`go_goroutines{$m}`, "{{instance}}")},
 		{title: "Pauses for garbage", unit: "s", queries: one(`rate(go_gc_duration_seconds_sum{$m}[$__rate_interval])`, "{{instance}}")},
