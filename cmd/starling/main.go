@@ -4,7 +4,8 @@
 // machine, migrate.go brings the database's schema up to date, tenant.go,
 // domain.go and account.go manage who there is, import.go brings mail in, gc.go
 // runs the collector, undelete.go brings mail back, hold.go and epoch.go keep the
-// collector from it, check.go looks for damage, config.go has every setting.
+// collector from it, check.go looks for damage, rebuild.go brings back what the
+// database has forgotten, config.go has every setting.
 package main
 
 import (
@@ -77,7 +78,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newServe(), newDev(), newMigrate(), newHealth(), newConfigCmd(), newVersion(),
-		newTenant(), newDomain(), newAccount(), newImport(), newGC(), newUndelete(), newEpoch(), newCheck(),
+		newTenant(), newDomain(), newAccount(), newImport(), newGC(), newUndelete(), newEpoch(), newCheck(), newRebuild(),
 	)
 	return root
 }

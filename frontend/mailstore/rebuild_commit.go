@@ -88,17 +88,18 @@ func (r *rebuilder) hold(ctx context.Context) error {
 	return r.db.SetHold(ctx, r.account.Name, rebuildHold)
 }
 
-// finish counts the quota anew, also after an error, and lifts the hold if nothing is left.
+// finish counts the quota anew, also after an error. If nothing is left it writes the list of
+// mailboxes, which until then says what they were called, and lifts the hold.
 func (r *rebuilder) finish(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
 	defer cancel()
 	if _, qerr := r.db.RepairQuota(ctx, r.account.ID); qerr != nil {
 		err = errors.Join(err, qerr)
 	}
-	if err == nil {
-		err = r.store.writeList(ctx, r.db, r.account.ID)
+	if err != nil || r.report.Young+r.report.Damaged > 0 {
+		return err
 	}
-	if err != nil || !r.report.Held || r.report.Young+r.report.Damaged > 0 {
+	if err := r.store.writeList(ctx, r.db, r.account.ID); err != nil || !r.report.Held {
 		return err
 	}
 	if err := r.db.SetHold(ctx, r.account.Name, ""); err != nil {
