@@ -46,6 +46,9 @@
 // Objects that no message ever came to name get there too ([DB.Doom]), but not
 // before somebody has vouched for the epoch ([DB.AcceptEpoch]).
 //
+// A deleted mailbox stays likewise, with all that is in it: [DB.RestoreMailbox] brings it
+// back. Of an account on hold ([DB.SetHold]) nothing is collected.
+//
 // # What is counted twice
 //
 // Counters, the use of a quota and the owners of objects can be counted anew, from the

@@ -23,7 +23,8 @@
 // Mail comes in through an [Upload] (upload.go): it is compressed and parsed as
 // it arrives, its object is put, then the row that names it is committed.
 //
-// What is expunged stays for a time, in which [Mailbox.Undelete] brings it back.
+// What is expunged stays for a time, in which [Mailbox.Undelete] brings it back, and
+// [Account.RestoreMailbox] mailboxes that were deleted.
 // Then the collector (collect.go) takes it, on any node: the rows first, by commits
 // like all others, and their objects a good while later, when no backup of the
 // database names them any more (collect_objects.go). Beside its mails an account has one
