@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -168,6 +169,10 @@ func TestPlantedBugs(t *testing.T) {
 					proxy.Rewrite(Down, nil)
 					proxy.Cut(false) // statements prepared on a connection stay as they were
 				}
+			}
+			if err != nil && p.rules != nil && strings.Contains(err.Error(), "append, after all is mended") {
+				t.Logf("found after %.1f s: with all mended, what it left behind refuses new mail: %v", time.Since(begin).Seconds(), err)
+				return
 			}
 			if err != nil {
 				t.Fatal(err)
