@@ -11,13 +11,15 @@ TESTFLAGS ?=
 BENCH ?= .
 FUZZTIME ?= 10s
 IMAGE ?= starling
+SEED ?= 1
+TIME ?= 30m
 # Where goroutines meet: tested once more under the race detector.
 RACE ?= ./events/... ./frontend/auth ./frontend/mailstore ./frontend/imap
 
 LINT := bin/golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit race chart vet lint fmt build image bench fuzz tools setup clean
+.PHONY: help run test unit race chart vet lint fmt build image bench fuzz chaos tools setup clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +66,9 @@ fuzz: ## each fuzz target for FUZZTIME (10s), of PKG
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done
+
+chaos: ## break a cluster on purpose, in rounds for TIME, from SEED (SEED=1 TIME=30m)
+	$(GO) test ./chaos -run 'TestChaos$$' -v -timeout 24h -chaos.seed $(SEED) -chaos.time $(TIME) $(TESTFLAGS)
 
 tools: $(LINT) ## build the pinned tools into bin/
 
