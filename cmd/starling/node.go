@@ -118,6 +118,11 @@ func (n *node) run(ctx context.Context) error {
 	servers.Wait()
 	stopStore()
 	store.Wait()
+	select {
+	case late := <-n.failed:
+		err = errors.Join(err, late)
+	default:
+	}
 	n.close()
 	n.log.Info("stopped")
 	return err
@@ -140,9 +145,13 @@ func (n *node) fail(err error) {
 // shutdown_grace.
 func (n *node) drain(ctx context.Context, delay bool) error {
 	n.health.Drain()
+	var err error
 	if delay && n.cfg.ShutdownDelay > 0 {
 		n.log.Info("draining", zap.Duration("delay", n.cfg.ShutdownDelay))
-		time.Sleep(n.cfg.ShutdownDelay)
+		select {
+		case <-time.After(n.cfg.ShutdownDelay):
+		case err = <-n.failed: // nothing is left to wait for
+		}
 	}
 	n.log.Info("stopping")
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.ShutdownGrace)
@@ -153,7 +162,7 @@ func (n *node) drain(ctx context.Context, delay bool) error {
 	stopping.Go(func() { lmtpErr = n.lmtp.Shutdown(ctx) })
 	n.closeListeners()
 	stopping.Wait()
-	return errors.Join(imapErr, lmtpErr)
+	return errors.Join(err, imapErr, lmtpErr)
 }
 
 func (n *node) closeListeners() {

@@ -85,7 +85,7 @@ func (n *node) openFrontends() error {
 	imapConfig := imap.Config{
 		Store: n.store, Auth: authenticator, Log: n.log, Metrics: n.figures, Traces: n.traces,
 		TLS: n.tls(), PlaintextLogin: c.PlaintextLogin, Version: version(),
-		MaxConnections: c.MaxConnections, MaxPerAccount: c.MaxPerAccount, MaxPerTenant: c.MaxPerTenant,
+		MaxPerAccount: c.MaxPerAccount, MaxPerTenant: c.MaxPerTenant,
 		IdleTimeout: c.IdleTimeout, KeepAlive: c.KeepAlive,
 	}
 	if n.certs != nil {

@@ -38,16 +38,15 @@ const (
 
 var endings = [...]string{"client", "logout", "timeout", "shutdown", "login_ended", "mailbox_deleted", "protocol", "error"}
 
-// refusal is the limit that turned a connection or a login away.
+// refusal is the limit that turned a login away.
 type refusal uint8
 
 const (
-	overNode refusal = iota
-	overAccount
+	overAccount refusal = iota
 	overTenant
 )
 
-var refusals = [...]string{"node", "account", "tenant"}
+var refusals = [...]string{"account", "tenant"}
 
 // results are how a command ends; bye is the end of the connection in place of an answer.
 var results = [...]imapwire.Status{imapwire.OK, imapwire.NO, imapwire.BAD, imapwire.BYE}
@@ -99,7 +98,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}
 	}
 	vec("disconnects_total", "Connections that ended, by reason.", "reason", endings[:], m.disconnects[:])
-	vec("refused_total", "Connections and logins turned away by a limit.", "reason", refusals[:], m.refused[:])
+	vec("refused_total", "Logins turned away by a limit.", "reason", refusals[:], m.refused[:])
 	for i, name := range activities {
 		register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "starling_imap_sessions", Help: "Connections that are served, by what they do.",

@@ -26,66 +26,26 @@ import (
 	"starling/metadata"
 )
 
-// scarce is a listener that cannot accept for lack of files before it gives out
-// its only connection.
-type scarce struct {
-	fails  int
-	conn   net.Conn
-	closed chan struct{}
+// broken is a listener that cannot accept.
+type broken struct{ net.Listener }
+
+func (broken) Accept() (net.Conn, error) {
+	return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EINVAL}
 }
 
-func (l *scarce) Accept() (net.Conn, error) {
-	if l.fails > 0 {
-		l.fails--
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
-	}
-	if conn := l.conn; conn != nil {
-		l.conn = nil
-		return conn, nil
-	}
-	<-l.closed
-	return nil, net.ErrClosed
-}
-
-func (l *scarce) Close() error { close(l.closed); return nil }
-
-func (l *scarce) Addr() net.Addr { return &net.TCPAddr{} }
-
-// A node that runs out of files goes on when there are some again.
-func TestAcceptAfterLackOfFiles(t *testing.T) {
-	t.Parallel()
-	client, conn := net.Pipe()
-	l := &scarce{fails: 3, conn: conn, closed: make(chan struct{})}
-	srv := NewServer(Config{Log: zap.NewNop()})
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l, false) }()
-	greeted := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(client).ReadString('\n')
-		greeted <- line
-	}()
-	select {
-	case line := <-greeted:
-		if !strings.HasPrefix(line, "* OK ") {
-			t.Errorf("greeted with %q", line)
-		}
-	case err := <-served:
-		t.Fatalf("the server gave up: %v", err)
-	}
-	_ = client.Close()
-	if err := srv.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := <-served; err != nil {
-		t.Error(err)
-	}
-}
-
-// Another error of the listener is one that the node must end with.
+// What the listener cannot get over is an error that the node ends with.
 func TestAcceptFails(t *testing.T) {
 	t.Parallel()
-	if isPassing(&net.OpError{Op: "accept", Err: syscall.EINVAL}) {
-		t.Error("a broken listener is tried again for ever")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := NewServer(Config{Log: zap.NewNop()})
+	if err := srv.Serve(broken{l}, false); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("serve: %v", err)
+	}
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,14 +41,13 @@ type Config struct {
 	// Name and Version are told to clients in the greeting and by ID.
 	Name, Version string
 
-	MaxConnections int           // at the same time; 50,000
-	MaxPerAccount  int           // sessions of one account that are logged in here at the same time; 0: no limit
-	MaxPerTenant   int           // sessions of one tenant's accounts likewise; 0: no limit
-	LoginTimeout   time.Duration // for a connection to log in, whatever it sends meanwhile; 1 min
-	IdleTimeout    time.Duration // between commands; 30 min, the least that RFC 9051 §5.4 allows
-	ReadTimeout    time.Duration // for the next bytes inside of a command; 2 min
-	WriteTimeout   time.Duration // for a client to take what is sent; 2 min
-	KeepAlive      time.Duration // between signs of life in IDLE; 2 min
+	MaxPerAccount int           // sessions of one account that are logged in here at the same time; 0: no limit
+	MaxPerTenant  int           // sessions of one tenant's accounts likewise; 0: no limit
+	LoginTimeout  time.Duration // for a connection to log in, whatever it sends meanwhile; 1 min
+	IdleTimeout   time.Duration // between commands; 30 min, the least that RFC 9051 §5.4 allows
+	ReadTimeout   time.Duration // for the next bytes inside of a command; 2 min
+	WriteTimeout  time.Duration // for a client to take what is sent; 2 min
+	KeepAlive     time.Duration // between signs of life in IDLE; 2 min
 }
 
 func (c *Config) setDefaults() {
@@ -66,9 +64,6 @@ func (c *Config) setDefaults() {
 	if c.Handshake == nil {
 		c.Handshake = func(ctx context.Context, conn *tls.Conn) error { return conn.HandshakeContext(ctx) }
 	}
-	if c.MaxConnections == 0 {
-		c.MaxConnections = 50_000
-	}
 	if c.Name == "" {
 		c.Name = "Starling"
 	}
@@ -84,8 +79,6 @@ type Server struct {
 	signs   time.Duration // how often a client hears that its search goes on
 	count   atomic.Uint64 // of sessions, ever
 
-	stopping chan struct{} // closed by Shutdown
-
 	mu        sync.Mutex
 	closing   bool
 	listeners []net.Listener
@@ -99,12 +92,14 @@ func NewServer(cfg Config) *Server {
 	return &Server{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), tracer: newTracer(cfg.Traces),
 		logins: newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant), linger: lingering, signs: searchSigns,
-		sessions: make(map[*session]struct{}), stopping: make(chan struct{}),
+		sessions: make(map[*session]struct{}),
 	}
 }
 
-// Serve answers the connections of l until Shutdown closes it. implicitTLS says
-// that they begin with a TLS handshake (RFC 8314 §3).
+// Serve answers the connections of l until Shutdown closes it, or it fails. How many
+// there may be, and what is waited for when one cannot be accepted, is the listener's
+// business (frontend/listen). implicitTLS says that they begin with a TLS handshake
+// (RFC 8314 §3).
 func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 	srv.mu.Lock()
 	srv.listeners = append(srv.listeners, l)
@@ -113,59 +108,25 @@ func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 	if closing {
 		return closeListener(l)
 	}
-	pause := time.Duration(0)
 	for {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
-			pause = 0
 			srv.begin(conn, implicitTLS)
 		case errors.Is(err, net.ErrClosed) || srv.isClosing():
 			return nil
-		case isPassing(err):
-			pause = min(max(2*pause, minAcceptPause), maxAcceptPause)
-			srv.cfg.Log.Warn("connection not accepted", zap.Stringer("address", l.Addr()), zap.Duration("pause", pause), zap.Error(err))
-			select {
-			case <-time.After(pause):
-			case <-srv.stopping:
-			}
 		default:
 			return fmt.Errorf("accept connections on %s: %w", l.Addr(), err)
 		}
 	}
 }
 
-// What a node waits before it accepts again when it could not.
-const (
-	minAcceptPause = 5 * time.Millisecond
-	maxAcceptPause = time.Second
-)
-
-// isPassing says that accepting failed because something has run out for now, or
-// because the client was gone already: no reason to end the connections that are served.
-func isPassing(err error) bool {
-	for _, passing := range []error{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
-		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EINTR, syscall.EAGAIN,
-	} {
-		if errors.Is(err, passing) {
-			return true
-		}
-	}
-	return false
-}
-
-// begin starts a session, or turns the connection away.
+// begin starts a session.
 func (srv *Server) begin(conn net.Conn, implicitTLS bool) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.closing { // Shutdown waits already, for what had begun
 		_ = conn.Close() // it was never used
-		return
-	}
-	if len(srv.sessions) >= srv.cfg.MaxConnections {
-		srv.metrics.refused[overNode].Inc()
-		srv.served.Go(func() { turnAway(conn, implicitTLS) })
 		return
 	}
 	s := newSession(srv, conn, implicitTLS)
@@ -178,16 +139,6 @@ func (srv *Server) forget(s *session) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.sessions, s)
-}
-
-// turnAway says why there is no room, and closes the connection. It may have to wait a
-// moment for a PROXY header.
-func turnAway(conn net.Conn, implicitTLS bool) {
-	if !implicitTLS {
-		_ = conn.SetDeadline(time.Now().Add(time.Second)) // the connection is given up either way
-		_, _ = conn.Write([]byte("* BYE [UNAVAILABLE] Too many connections here, try again\r\n"))
-	}
-	_ = conn.Close() // it was never used
 }
 
 func (srv *Server) isClosing() bool {
@@ -209,10 +160,7 @@ func (srv *Server) Sessions() int {
 // of that time (drain.go), so that not all clients come back at once.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
-	if !srv.closing {
-		srv.closing = true
-		close(srv.stopping)
-	}
+	srv.closing = true
 	var errs []error
 	for _, l := range srv.listeners {
 		errs = append(errs, closeListener(l))

@@ -128,16 +128,6 @@ func TestShutdownWaitsForCommands(t *testing.T) {
 	}
 }
 
-// Who is over the limit is turned away with a reason.
-func TestMaxConnections(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, 1, clusterOptions{}, func(config *Config) { config.MaxConnections = 1 })
-	c.nodes[0].dial(t).until("* OK ")
-	refused := c.nodes[0].dial(t)
-	refused.until("* BYE [UNAVAILABLE] ")
-	refused.until("")
-}
-
 // A new password, a suspension and a deletion end the account's sessions on every
 // node, those in IDLE too, as soon as the nodes hear of it.
 func TestSessionsEndWithTheLogin(t *testing.T) {

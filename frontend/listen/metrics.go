@@ -60,7 +60,7 @@ const (
 func newTLSMetrics(reg prometheus.Registerer) *tlsMetrics {
 	m := &tlsMetrics{
 		handshakes: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "starling_tls_handshakes_total", Help: "TLS handshakes of clients.",
+			Name: "starling_tls_handshakes_total", Help: "TLS handshakes of IMAP clients.",
 		}, []string{"result"})),
 		reloads: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "starling_tls_reloads_total", Help: "Certificates that had changed and were read again.",

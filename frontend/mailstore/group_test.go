@@ -186,8 +186,7 @@ func TestAppendsInGroup(t *testing.T) {
 	c.check(Inbox)
 }
 
-// With no waiting in between, many at once never need more commits than they are, and mostly far
-// fewer: how many depends on the machine.
+// With no waiting in between, many at once share commits: how many do depends on the machine.
 func TestConcurrentStoresShareCommits(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, metadata.Quota{})
@@ -209,7 +208,7 @@ func TestConcurrentStoresShareCommits(t *testing.T) {
 		}
 		running.Wait()
 	})
-	if n > 8*rounds {
+	if n >= 8*rounds {
 		t.Errorf("%d round trips for %d operations", n, 8*rounds)
 	}
 	if got := c.check(Inbox).row.ModSeq - before; got != 8*rounds {
