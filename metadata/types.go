@@ -118,3 +118,17 @@ type Message struct {
 
 // UIDRange is the UIDs from First to Last, both included.
 type UIDRange struct{ First, Last uint32 }
+
+// Ranges are the ranges that UIDs, which rise, make up, with up to gap others between
+// those of one range: a row too many is cheaper than a range more.
+func Ranges(uids []uint32, gap uint32) []UIDRange {
+	var ranges []UIDRange
+	for _, uid := range uids {
+		if n := len(ranges); n > 0 && uid-ranges[n-1].Last <= gap+1 {
+			ranges[n-1].Last = uid
+			continue
+		}
+		ranges = append(ranges, UIDRange{First: uid, Last: uid})
+	}
+	return ranges
+}

@@ -283,7 +283,7 @@ func (u *undelete) bringBack(ctx context.Context, m *mailstore.Mailbox, name str
 	back, size := 0, undeleteBatch
 	for len(wanted) > 0 {
 		batch := wanted[:min(size, len(wanted))]
-		done, err := m.Undelete(ctx, rangesOf(batch))
+		done, err := m.Undelete(ctx, metadata.Ranges(batch, 0))
 		if errors.Is(err, metadata.ErrOverQuota) {
 			if size = len(batch) / 2; size > 0 {
 				continue
@@ -310,17 +310,4 @@ func (u *undelete) bringBack(ctx context.Context, m *mailstore.Mailbox, name str
 	}
 	u.say("%s: %d messages brought back into %q%s", name, back, into, collectedToo(collected))
 	return nil
-}
-
-// rangesOf has UIDs, which rise, as ranges.
-func rangesOf(uids []uint32) []metadata.UIDRange {
-	var all []metadata.UIDRange
-	for _, uid := range uids {
-		if n := len(all); n > 0 && all[n-1].Last+1 == uid {
-			all[n-1].Last = uid
-			continue
-		}
-		all = append(all, metadata.UIDRange{First: uid, Last: uid})
-	}
-	return all
 }

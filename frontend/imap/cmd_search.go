@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"starling/frontend/imapwire"
+	"starling/metadata"
 )
 
 // searchCmd is SEARCH and UID SEARCH (RFC 9051 §6.4.4).
@@ -94,7 +95,7 @@ func (c searchCmd) tell(plan *searchPlan, uids []uint32) (nums imapwire.NumSet, 
 		}
 		return nums, 0
 	}
-	for m := range plan.view.messages(uidRanges(uids, 0)) {
+	for m := range plan.view.messages(metadata.Ranges(uids, 0)) {
 		if c.by == byUID {
 			nums.Add(m.uid)
 		} else {

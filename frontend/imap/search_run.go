@@ -111,7 +111,7 @@ func (r *search) recall(ctx context.Context, columns metadata.Columns) error {
 // rows reads the rows of the messages with the UIDs of piece.
 func (r *search) rows(ctx context.Context, piece []uint32, columns metadata.Columns, visit func(*metadata.Message) error) error {
 	left := piece
-	err := r.view.mailbox.Messages(ctx, uidRanges(piece, searchGap), columns, func(row *metadata.Message) error {
+	err := r.view.mailbox.Messages(ctx, metadata.Ranges(piece, searchGap), columns, func(row *metadata.Message) error {
 		for len(left) > 0 && left[0] < row.UID {
 			left = left[1:]
 		}
@@ -124,19 +124,6 @@ func (r *search) rows(ctx context.Context, piece []uint32, columns metadata.Colu
 		return fmt.Errorf("search %d messages: %w", len(piece), err)
 	}
 	return nil
-}
-
-// uidRanges are the ranges that UIDs, which rise, make up, with up to gap others between them.
-func uidRanges(uids []uint32, gap uint32) []metadata.UIDRange {
-	var ranges []metadata.UIDRange
-	for _, uid := range uids {
-		if n := len(ranges); n > 0 && uid-ranges[n-1].Last <= gap+1 {
-			ranges[n-1].Last = uid
-			continue
-		}
-		ranges = append(ranges, metadata.UIDRange{First: uid, Last: uid})
-	}
-	return ranges
 }
 
 // readSummaries decides by the summaries, and by the messages where they leave open.

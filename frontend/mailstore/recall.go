@@ -241,7 +241,7 @@ func (p *recallPiece) read(ctx context.Context) error {
 		if len(p.lacks[kind]) == 0 {
 			continue
 		}
-		ranges := rangesOf(p.lacks[kind], recallGap)
+		ranges := metadata.Ranges(p.lacks[kind], recallGap)
 		fill := recallFill{read: make(map[int32]*recalled, recallChunks)}
 		err := p.box.store.db.Messages(ctx, p.box.ref.Account, p.box.ref.Mailbox, ranges, columns, func(row *metadata.Message) error {
 			fill.take(row, kind)
@@ -260,19 +260,6 @@ func (p *recallPiece) read(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// rangesOf are the ranges that UIDs, which rise, make up, with up to gap others between them.
-func rangesOf(uids []uint32, gap uint32) []metadata.UIDRange {
-	var ranges []metadata.UIDRange
-	for _, uid := range uids {
-		if n := len(ranges); n > 0 && uid-ranges[n-1].Last <= gap+1 {
-			ranges[n-1].Last = uid
-			continue
-		}
-		ranges = append(ranges, metadata.UIDRange{First: uid, Last: uid})
-	}
-	return ranges
 }
 
 // recallFill gathers rows as they come, which is by rising UIDs.
