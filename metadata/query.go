@@ -122,7 +122,7 @@ func classify(ctx context.Context, err error) error {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
 		switch {
-		case refused.Code == "23505":
+		case refused.Code == "23505" && refused.TableName != "message": // there it would be a UID given out twice, a bug or damage
 			return fmt.Errorf("%w: %w", ErrExists, err)
 		case temporary(refused.Code):
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)

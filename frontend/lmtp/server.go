@@ -10,6 +10,7 @@ package lmtp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -84,9 +85,10 @@ func NewServer(cfg Config) *Server {
 	return srv
 }
 
-// Serve answers the connections of l until Shutdown is called.
+// Serve answers the connections of l until Shutdown is called or l is closed.
 func (srv *Server) Serve(l net.Listener) error {
-	if err := srv.smtp.Serve(listener{l, &srv.conns}); err != nil && err != smtp.ErrServerClosed { //nolint:errorlint // it is returned as it is
+	err := srv.smtp.Serve(listener{l, &srv.conns})
+	if err != nil && !errors.Is(err, smtp.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve LMTP on %s: %w", l.Addr(), err)
 	}
 	return nil
@@ -100,7 +102,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.abort()
 	srv.conns.cut()
 	srv.work.Wait()
-	if err != nil {
+	if err != nil && !errors.Is(err, net.ErrClosed) { // of a listener: whoever made it may have closed it
 		return fmt.Errorf("shut down LMTP: %w", err)
 	}
 	return nil

@@ -719,3 +719,21 @@ func TestShutdownBehindTLS(t *testing.T) {
 	}
 	w.count("a@example.org", "INBOX", 1)
 }
+
+// A node closes its listeners before it drains: that is no failure.
+func TestServeEndsWithItsListener(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- w.servers[0].Serve(l) }()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}

@@ -1,9 +1,11 @@
 package mailstore
 
 import (
+	"errors"
 	"testing"
 
 	"starling/metadata"
+	"starling/metadata/metadatatest"
 )
 
 // A commit that lost has given out UIDs which others have now: their sizes must
@@ -79,5 +81,17 @@ func TestMessageWithoutRow(t *testing.T) {
 	}
 	if done := mine.store(one(1), AddFlags, "seen"); len(done.Changed) != 1 {
 		t.Errorf("changed %v", done.Changed)
+	}
+}
+
+// A UID that a message has already is damage, and not a name that is taken.
+func TestUIDGivenOutTwice(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	c.append(c.still(), Inbox, mail("1"))
+	metadatatest.Exec(t, c.dsn, "update mailbox set uidnext = 1 where name = 'INBOX'")
+	_, err := upload(t.Context(), c.still().Account, Incoming{Mailbox: Inbox}, mail("2"), nil)
+	if err == nil || errors.Is(err, metadata.ErrExists) || errors.Is(err, metadata.ErrUnavailable) {
+		t.Errorf("append: %v", err)
 	}
 }
