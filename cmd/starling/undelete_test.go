@@ -55,14 +55,18 @@ func TestUndelete(t *testing.T) {
 	before := k.hear("d OK")
 	k.say("d close\r\nd delete Old\r\ne select INBOX\r\nf store 1:2 +flags.silent (\\Deleted)\r\ng expunge\r\n")
 	k.hear("g OK")
-	metadatatest.Exec(t, strings.TrimPrefix(c.env[1], "STARLING_POSTGRES_DSN="), "update expunged set day = day - 2")
+	// The days are set, so that no midnight comes between them and what is asked for.
+	dsn := strings.TrimPrefix(c.env[1], "STARLING_POSTGRES_DSN=")
+	metadatatest.Exec(t, dsn, "update expunged set day = '2099-03-01'")
 	k.say("h store 1 +flags.silent (\\Deleted)\r\ni expunge\r\n")
 	k.hear("i OK")
+	metadatatest.Exec(t, dsn, "update expunged set day = '2099-03-03' where day <> '2099-03-01'")
+	metadatatest.Exec(t, dsn, "update mailbox set dropped_at = '2099-03-03 23:59:59.9Z' where dropped")
 	idle.say("a select INBOX\r\nb idle\r\n")
 	idle.hear("+")
 
-	now := time.Now().UTC()
-	today, ago := now.Format(time.DateOnly), func(days int) string { return now.AddDate(0, 0, -days).Format(time.DateOnly) }
+	const today = "2099-03-03"
+	ago := func(days int) string { return time.Date(2099, time.March, 3-days, 0, 0, 0, 0, time.UTC).Format(time.DateOnly) }
 	dry := c.good(`mailbox "Old", deleted `, "undelete", testUser, "--dry-run")
 	for _, line := range []string{"INBOX\t1\t" + ago(2), "INBOX\t2\t" + ago(2), "INBOX\t3\t" + today} {
 		if !strings.Contains(dry, line) {
