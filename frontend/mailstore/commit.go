@@ -24,8 +24,8 @@ type operation interface {
 	settle(after *Snapshot, err error)
 }
 
-// errUnproved says that a group has nothing to change on what the node holds,
-// and that PostgreSQL has not yet been asked whether that is so.
+// errUnproved says that a group has nothing to change on what the node holds, or
+// no room for a keyword, and that PostgreSQL has not yet been asked whether that is so.
 var errUnproved = errors.New("nothing to change, if the snapshot is current")
 
 // pending is an operation in a mailbox's queue.
@@ -165,7 +165,7 @@ func (b *box) tryOnce(ctx context.Context, group *[]*pending, proved bool) (*Sna
 		return b.tryLocked(ctx, group)
 	}
 	base := b.current.Load()
-	built, err := b.build(base, group)
+	built, err := b.build(base, group, proved)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, erro
 			base = locked
 			b.install(base)
 			var err error
-			if built, err = b.build(base, group); err != nil || !built.changed() {
+			if built, err = b.build(base, group, true); err != nil || !built.changed() {
 				return nil, err
 			}
 			var commit *metadata.Commit
@@ -226,9 +226,11 @@ func (b *box) tryLocked(ctx context.Context, group *[]*pending) (*Snapshot, erro
 
 // build applies group to base. Operations that fail are answered and leave the
 // group. A *sizesError says what has to be known first; it asks nobody itself,
-// because it may run while the mailbox is locked.
-func (b *box) build(base *Snapshot, group *[]*pending) (*build, error) {
+// because it may run while the mailbox is locked. Unless base is proved, nothing fails
+// for want of a keyword: another node's collector may have freed one. (UIDs are never freed.)
+func (b *box) build(base *Snapshot, group *[]*pending, proved bool) (*build, error) {
 	built := newBuild(b, base)
+	unproved := false
 	var unknown []uint32
 	left := make([]*pending, 0, len(*group))
 	for _, p := range *group {
@@ -238,6 +240,8 @@ func (b *box) build(base *Snapshot, group *[]*pending) (*build, error) {
 		switch {
 		case errors.As(err, &missing):
 			unknown = append(unknown, missing.uids...)
+		case errors.Is(err, ErrKeywordLimit) && !proved:
+			unproved = true
 		case err != nil:
 			b.store.metrics.refuse(err)
 			p.finish(nil, err)
@@ -246,6 +250,9 @@ func (b *box) build(base *Snapshot, group *[]*pending) (*build, error) {
 		left = append(left, p)
 	}
 	*group = left
+	if unproved {
+		return nil, errUnproved
+	}
 	if unknown != nil {
 		return nil, &sizesError{uids: unknown}
 	}

@@ -169,6 +169,44 @@ func TestKeywords(t *testing.T) {
 	}
 }
 
+// A keyword that another node's collector has freed is there for STORE and APPEND, though
+// this node has not heard of it; one is only refused by what PostgreSQL says.
+func TestKeywordFreedElsewhere(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	y := c.still(func(cfg *Config) { cfg.Retention = -1 })
+	var names []string
+	for i := range metadata.MaxKeywords {
+		names = append(names, fmt.Sprint("k", i))
+	}
+	c.append(x, Inbox, mail("1"), names...)
+	mine := c.enter(x, Inbox)
+	other := c.enter(y, Inbox)
+	free := func(keyword string) { // and x hears nothing of it
+		t.Helper()
+		expunged := c.append(x, Inbox, mail("collected")).UID
+		y.faults.Mute(true)
+		other.refresh()
+		other.store(one(1), RemoveFlags, keyword)
+		other.store(one(expunged), AddFlags, "deleted")
+		if _, err := other.Expunge(t.Context(), other.Snapshot(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if report, err := y.Collect(t.Context(), 0); err != nil || report.Keywords != 1 {
+			t.Fatalf("collected %+v, %v", report, err)
+		}
+	}
+	free("k7")
+	mine.store(one(1), AddFlags, "new")
+	free("k8")
+	c.append(x, Inbox, mail("2"), "newer")
+	if got := flagsOf(c.check(Inbox), mine.Snapshot().Last()); got != "newer" {
+		t.Errorf("flags are %q", got)
+	}
+	c.check(Inbox)
+}
+
 // EXPUNGE removes what has \Deleted now, of what the view shows.
 func TestExpunge(t *testing.T) {
 	t.Parallel()
