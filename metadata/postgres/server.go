@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -35,6 +36,9 @@ type Config struct {
 	// Disposable marks a cluster whose data need not survive anything: nothing is
 	// flushed to disk, and Dir is removed when the server stops.
 	Disposable bool
+	// Origin is what a new cluster is made a standby of; nil: it is a primary. A cluster that is
+	// there stays what it is.
+	Origin *Origin
 	// StartTimeout bounds initdb and the recovery after a crash; 0: a minute.
 	StartTimeout time.Duration
 }
@@ -119,6 +123,9 @@ func prepare(ctx context.Context, c Config, install Installation, who user) erro
 		}
 		return nil
 	}
+	if c.Origin != nil {
+		return c.Origin.copy(ctx, c.Dir, install, who)
+	}
 	args := []string{"--pgdata", c.Dir, "--username", Superuser, "--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-instructions"}
 	if c.Disposable {
 		args = append(args, "--no-sync")
@@ -184,6 +191,9 @@ func launch(c Config, install Installation, who user) (*Server, error) {
 		return nil, fmt.Errorf("open PostgreSQL's log: %w", err)
 	}
 	defer log.Close()
+	if err := who.own(s.logName()); err != nil { // a standby is made by a copy of all that is there
+		return nil, err
+	}
 	// Never our own output: a reader of it would wait for the server's end.
 	s.command.Stdout, s.command.Stderr = log, log
 	if err := s.command.Start(); err != nil {
@@ -220,6 +230,9 @@ func (c Config) settings(sockets string) []string {
 		for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit"} {
 			settings[name] = "off"
 		}
+	}
+	if c.Origin != nil {
+		maps.Copy(settings, c.Origin.settings())
 	}
 	for name, value := range c.Settings {
 		settings[name] = value

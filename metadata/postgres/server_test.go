@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -173,4 +174,53 @@ func TestParseVersion(t *testing.T) {
 			t.Errorf("parseVersion(%q) = %d, %v; want %d", text, got, err, want)
 		}
 	}
+}
+
+// A standby has what its primary committed, takes no writes, and takes them once it is
+// promoted, when the primary is gone; then it is a primary, after a restart too.
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	primary := start(t, Config{})
+	exec := func(s *Server, sql, want string) {
+		t.Helper()
+		rows, err := s.Exec(t.Context(), sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(rows); got != want {
+			t.Fatalf("%s: %s, want %s", sql, got, want)
+		}
+	}
+	standby := start(t, Config{Origin: &Origin{Host: filepath.Dir(primary.Socket()), Port: "5432", Slot: "one", Name: "standby"}})
+	exec(primary, "alter system set synchronous_standby_names = 'standby'", "[]")
+	exec(primary, "select pg_reload_conf()", "[[t]]")
+	for state := ""; state != "[[sync]]"; {
+		if t.Context().Err() != nil {
+			t.Fatal(state)
+		}
+		rows, err := primary.Exec(t.Context(), "select sync_state from pg_stat_replication")
+		if err != nil {
+			t.Fatal(err)
+		}
+		state = fmt.Sprint(rows)
+	}
+	exec(primary, "create table mail (n int); insert into mail values (1)", "[]")
+	exec(standby, "select pg_is_in_recovery()", "[[t]]")
+	if _, err := standby.Exec(t.Context(), "insert into mail values (2)"); err == nil {
+		t.Error("a standby takes writes")
+	}
+	killed, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := primary.Stop(killed); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec(standby, "insert into mail values (2)", "[]")
+	if err := standby.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, standby.config)
+	exec(again, "select pg_is_in_recovery(), sum(n) from mail", "[[f 3]]")
 }
