@@ -24,7 +24,7 @@ var statements = [...]string{
 	"count the quota of an account", "count what is left of an account", "create account", "create domain", "create mailbox", "create tenant",
 	"delete domain", "delete mailbox", "delete tenant", "doom orphans", "empty an account", "find accounts to be deleted",
 	"find accounts to look through", "find deleted mailboxes", "find doomed objects", "find expunged messages",
-	"find old deliveries", "find the mailbox", "find the recipient", "forget a deleted mailbox", "forget deleted objects",
+	"find mailboxes", "find old deliveries", "find the mailbox", "find the recipient", "forget a deleted mailbox", "forget deleted objects",
 	"forget old deliveries", "forget what was expunged", "list accounts", "list aliases", "list deleted mailboxes", "list domains",
 	"list doomed objects", "list mailboxes", "list objects of messages", "list tenants", "load deleted mailbox",
 	"load mailbox", "lock mailboxes", "log in", "look for children", "mark the mailboxes of an account as deleted",
@@ -62,12 +62,19 @@ const (
 
 var doubts = [...]string{doubtHappened, doubtLost, doubtDuplicate, doubtResent, doubtUnknown}
 
+// Why calls are turned away without waiting for a connection.
+const (
+	shedAway = "away" // none can be had
+	shedLong = "long" // the wait would be too long
+)
+
 // metrics are the figures of a DB.
 type metrics struct {
 	statements map[string]*statement
 	errors     map[string]prometheus.Counter // by class
 	doubts     map[string]prometheus.Counter // by outcome
 	retries    prometheus.Counter
+	shed       map[string]prometheus.Counter // by reason
 	warnings   prometheus.Gauge
 	tracer     trace.Tracer // nil: no traces
 }
@@ -94,8 +101,13 @@ func newMetrics(reg prometheus.Registerer, traces trace.TracerProvider) *metrics
 		Name: "starling_postgres_in_doubt_total",
 		Help: "Commits whose answer was lost, by what was found out about them.",
 	}, []string{"outcome"})
+	shed := in.NewCounterVec(prometheus.CounterOpts{
+		Name: "starling_postgres_shed_total",
+		Help: "Calls that were turned away at once: no connection can be had (away), or too many wait for one (long).",
+	}, []string{"reason"})
 	m := &metrics{
 		statements: map[string]*statement{}, errors: map[string]prometheus.Counter{}, doubts: map[string]prometheus.Counter{},
+		shed: map[string]prometheus.Counter{shedAway: shed.WithLabelValues(shedAway), shedLong: shed.WithLabelValues(shedLong)},
 		retries: in.NewCounter(prometheus.CounterOpts{
 			Name: "starling_postgres_retries_total",
 			Help: "Statements that were sent again, most often on another connection.",
@@ -213,7 +225,7 @@ func timedOut(code string) bool { return code == "57014" || code == "55P03" || c
 type poolCollector struct {
 	db *DB
 
-	trips, connections, limit, acquires, waits, waited, dials *prometheus.Desc
+	trips, connections, limit, acquires, waiting, waits, waited, dials *prometheus.Desc
 }
 
 func newPoolCollector(db *DB) *poolCollector {
@@ -226,6 +238,7 @@ func newPoolCollector(db *DB) *poolCollector {
 		connections: desc("connections", "Connections to PostgreSQL.", "state"),
 		limit:       desc("max_connections", "How many connections there may be."),
 		acquires:    desc("acquires_total", "Connections that were taken from the pool."),
+		waiting:     desc("acquires_waiting", "Calls that wait for a connection."),
 		waits:       desc("acquire_waits_total", "Of them, those that found no idle connection."),
 		waited:      desc("acquire_wait_seconds_total", "How long those waited."),
 		dials:       desc("dials_total", "Connections that were tried to be made."),
@@ -234,7 +247,7 @@ func newPoolCollector(db *DB) *poolCollector {
 
 // Describe sends the descriptions of what Collect sends.
 func (c *poolCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.trips, c.connections, c.limit, c.acquires, c.waits, c.waited, c.dials} {
+	for _, d := range []*prometheus.Desc{c.trips, c.connections, c.limit, c.acquires, c.waiting, c.waits, c.waited, c.dials} {
 		to <- d
 	}
 }
@@ -250,6 +263,7 @@ func (c *poolCollector) Collect(to chan<- prometheus.Metric) {
 	send(c.connections, prometheus.GaugeValue, float64(s.Conns-s.Idle), "used")
 	send(c.limit, prometheus.GaugeValue, float64(c.db.config.MaxConns))
 	send(c.acquires, prometheus.CounterValue, float64(s.Acquires))
+	send(c.waiting, prometheus.GaugeValue, float64(c.db.queue.length()))
 	send(c.waits, prometheus.CounterValue, float64(s.AcquireWaits))
 	send(c.waited, prometheus.CounterValue, s.AcquireWait.Seconds())
 	send(c.dials, prometheus.CounterValue, float64(s.Dials))

@@ -23,7 +23,7 @@ type Config struct {
 	// DSN is a connection string of libpq, as URL or as keywords. It must lead to
 	// the primary; of several hosts the one that takes writes is chosen.
 	DSN string
-	// MaxConns bounds the connections. Default 8.
+	// MaxConns bounds the connections, beside the one by which Ping asks. Default 8.
 	MaxConns int
 	// CommandConns is how many of them are kept for what clients wait for: work
 	// through Background never takes them. Default 2; less than MaxConns.
@@ -121,8 +121,11 @@ func execMode(name string) (pgx.QueryExecMode, error) {
 // DB is the database. It may be used by many goroutines.
 type DB struct {
 	pool       *pgxpool.Pool
+	probe      *pgxpool.Pool // the one connection of Ping
+	queue      *queue
 	config     Config
 	background chan struct{} // permits; nil: none needed
+	stubborn   bool          // waits for a connection even if that seems to be in vain
 	trips      *atomic.Int64
 	metrics    *metrics
 }
@@ -135,25 +138,48 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err := c.defaults(); err != nil {
 		return nil, fmt.Errorf("configure the database: %w", err)
 	}
-	config, err := c.pool()
+	pace := newPace(c.DialLimit, c.MinBackoff, c.MaxBackoff)
+	pool, err := c.pool(ctx, pace, c.MaxConns)
 	if err != nil {
-		return nil, fmt.Errorf("configure the database: %w", err)
+		return nil, err
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	// It dials at a pace of its own, and tells the others as soon as there is somebody.
+	probing := newPace(1, c.MinBackoff, min(c.MaxBackoff, probeBackoff))
+	probing.there = pace.hurry
+	probe, err := c.pool(ctx, probing, 1)
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		pool.Close()
+		return nil, err
 	}
-	db := &DB{pool: pool, config: c, trips: new(atomic.Int64), metrics: newMetrics(c.Metrics, c.Traces)}
+	m := newMetrics(c.Metrics, c.Traces)
+	db := &DB{
+		pool: pool, probe: probe, config: c, trips: new(atomic.Int64), metrics: m,
+		queue: &queue{conns: c.MaxConns, patience: c.AcquireTimeout, away: m.shed[shedAway], long: m.shed[shedLong]},
+	}
 	if c.Metrics != nil {
 		if err := c.Metrics.Register(newPoolCollector(db)); err != nil {
-			pool.Close()
+			db.Close()
 			return nil, fmt.Errorf("register the figures of the pool: %w", err)
 		}
 	}
 	return db, nil
 }
 
-func (c *Config) pool() (*pgxpool.Config, error) {
+// pool prepares a pool of connections.
+func (c *Config) pool(ctx context.Context, p *pace, conns int) (*pgxpool.Pool, error) {
+	config, err := c.poolConfig(p)
+	if err != nil {
+		return nil, fmt.Errorf("configure the database: %w", err)
+	}
+	config.MaxConns = int32(conns) //nolint:gosec // bounded by defaults
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	return pool, nil
+}
+
+func (c *Config) poolConfig(pace *pace) (*pgxpool.Config, error) {
 	mode, err := execMode(c.QueryMode)
 	if err != nil {
 		return nil, err
@@ -172,11 +198,10 @@ func (c *Config) pool() (*pgxpool.Config, error) {
 	if mode == pgx.QueryExecModeCacheStatement && !c.Pooler {
 		c.sessionSettings(config.ConnConfig.RuntimeParams)
 	}
-	config.MaxConns = int32(c.MaxConns) //nolint:gosec // bounded by defaults
 	config.MaxConnLifetimeJitter = 5 * time.Minute
 	// A ping would be a second round trip; what a dead connection does is dealt with anyway.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
-	pace := newPace(c, config.ConnConfig.DialFunc)
+	pace.dialer = config.ConnConfig.DialFunc
 	config.BeforeConnect = pace.before
 	config.ConnConfig.Tracer = pace
 	config.ConnConfig.DialFunc = pace.dial
@@ -211,19 +236,21 @@ type pace struct {
 	permits  chan struct{}
 	dialer   pgconn.DialFunc
 	min, max time.Duration
+	there    func() // called when a connection was made; nil: nobody is told
 
-	mu    sync.Mutex
-	pause time.Duration // 0: the last one worked
-	next  time.Time
+	mu      sync.Mutex
+	pause   time.Duration // 0: the last one worked
+	next    time.Time
+	hurried chan struct{} // closed, and made anew, when there is no reason to wait any more
 }
 
-func newPace(c *Config, dialer pgconn.DialFunc) *pace {
-	return &pace{permits: make(chan struct{}, c.DialLimit), dialer: dialer, min: c.MinBackoff, max: c.MaxBackoff}
+func newPace(dials int, minBackoff, maxBackoff time.Duration) *pace {
+	return &pace{permits: make(chan struct{}, dials), min: minBackoff, max: maxBackoff, hurried: make(chan struct{})}
 }
 
 func (p *pace) before(ctx context.Context, _ *pgx.ConnConfig) error {
 	p.mu.Lock()
-	wait := time.Until(p.next)
+	wait, hurried := time.Until(p.next), p.hurried
 	p.mu.Unlock()
 	if wait <= 0 {
 		return nil
@@ -234,8 +261,21 @@ func (p *pace) before(ctx context.Context, _ *pgx.ConnConfig) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
-		return nil
+	case <-hurried:
 	}
+	return nil
+}
+
+// hurry ends the pause: somebody has just made a connection.
+func (p *pace) hurry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pause == 0 {
+		return
+	}
+	p.pause, p.next = 0, time.Time{}
+	close(p.hurried)
+	p.hurried = make(chan struct{})
 }
 
 // dialing marks the contexts in which connections are made.
@@ -266,12 +306,15 @@ func (p *pace) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartDat
 
 // TraceConnectEnd notes how it went, the server's answer included.
 func (p *pace) TraceConnectEnd(_ context.Context, data pgx.TraceConnectEndData) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if data.Err == nil {
-		p.pause, p.next = 0, time.Time{}
+		p.hurry()
+		if p.there != nil {
+			p.there()
+		}
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.pause = min(max(2*p.pause, p.min), p.max)
 	p.next = time.Now().Add(p.pause/2 + rand.N(p.pause)) //nolint:gosec // jitter
 }
@@ -313,7 +356,10 @@ from cluster`, nil, &schema, &oldest)
 }
 
 // Close waits for what is under way and closes all connections.
-func (db *DB) Close() { db.pool.Close() }
+func (db *DB) Close() {
+	db.pool.Close()
+	db.probe.Close()
+}
 
 // Background is the same database for work that no client waits for: it never
 // takes the connections that are kept for commands.
@@ -323,16 +369,31 @@ func (db *DB) Background() *DB {
 	return &back
 }
 
+// patient is the same database for what must be done if it can be at all.
+func (db *DB) patient() *DB {
+	own := *db
+	own.stubborn = true
+	return &own
+}
+
+// probeBackoff is the longest pause before Ping tries again to make its connection: it is
+// the one that finds out that PostgreSQL is back.
+const probeBackoff = time.Second
+
 // checkTimeout bounds the questions whether PostgreSQL is there, which somebody waits
 // for: a probe of a pod, or a person.
 const checkTimeout = 5 * time.Second
 
-// Ping says whether PostgreSQL answers, and takes writes. It answers within checkTimeout.
+// Ping says whether PostgreSQL answers, and takes writes. It answers within checkTimeout,
+// by a connection of its own: that all others are in use does not mean that PostgreSQL
+// is away.
 func (db *DB) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
+	own := *db
+	own.pool, own.background, own.stubborn = db.probe, nil, true
 	var standby bool
-	if err := db.row(ctx, "ping", `select pg_is_in_recovery()`, nil, &standby); err != nil {
+	if err := own.row(ctx, "ping", `select pg_is_in_recovery()`, nil, &standby); err != nil {
 		return err
 	}
 	if standby {

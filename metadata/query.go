@@ -25,19 +25,35 @@ func (db *DB) acquire(ctx context.Context) (conn *pgxpool.Conn, release func(), 
 			return nil, nil, unavailable(ctx, wait.Err())
 		}
 	}
-	conn, err = db.pool.Acquire(wait)
+	conn, err = db.wait(ctx, wait)
 	if err != nil {
 		if db.background != nil {
 			<-db.background
 		}
 		return nil, nil, unavailable(ctx, err)
 	}
+	began := time.Now()
 	return conn, func() {
 		conn.Release()
+		db.queue.back(time.Since(began))
 		if db.background != nil {
 			<-db.background
 		}
 	}, nil
+}
+
+// wait waits for a connection until wait is done, unless that is in vain; ctx is the caller's.
+func (db *DB) wait(ctx, wait context.Context) (*pgxpool.Conn, error) {
+	if db.stubborn {
+		return db.pool.Acquire(wait)
+	}
+	turn, err := db.queue.enter()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := db.pool.Acquire(wait)
+	db.queue.leave(turn, err == nil, ctx.Err() != nil)
+	return conn, err
 }
 
 // unavailable leaves the caller's own cancellation as it is.
