@@ -82,6 +82,7 @@ type load struct {
 	count   int // in all
 	units   int // of each; 0: 1
 	do      func(client, i int) error
+	check   func() error // if set, looks at what do has read, and is not measured; only with one client
 }
 
 // measure runs a load, each client one thing after the other, for Config.most at
@@ -92,6 +93,7 @@ func (b *bench) measure(ctx context.Context, l load) {
 	l.clients, l.units = min(l.clients, l.count), max(l.units, 1)
 	samples := make([][]time.Duration, l.clients)
 	before, began := usageOf(b.cfg.pids), time.Now()
+	var checking time.Duration
 	var next atomic.Int64
 	var clients sync.WaitGroup
 	for client := range l.clients {
@@ -103,6 +105,11 @@ func (b *bench) measure(ctx context.Context, l load) {
 				}
 				start := time.Now()
 				err := l.do(client, i)
+				took := time.Since(start)
+				if l.check != nil && err == nil {
+					err = l.check()
+					checking += time.Since(start) - took
+				}
 				if err != nil {
 					b.wrong(fmt.Errorf("%s, %s: %w", b.scenario, l.name, err))
 					if errors.Is(err, errStop) {
@@ -110,12 +117,12 @@ func (b *bench) measure(ctx context.Context, l load) {
 					}
 					continue
 				}
-				samples[client] = append(samples[client], time.Since(start))
+				samples[client] = append(samples[client], took)
 			}
 		})
 	}
 	clients.Wait()
-	b.add(l, slices.Concat(samples...), time.Since(began), &before)
+	b.add(l, slices.Concat(samples...), time.Since(began)-checking, &before)
 }
 
 // add puts what was measured into the report. The first sample is the first client's;

@@ -25,6 +25,7 @@ type client struct {
 	tag     int
 	plus    bool // literals need not be waited for (LITERAL+)
 	line    []byte
+	whole   []byte // of the last answer that was read by swallow
 }
 
 // response is an untagged response; where its line has {n}, the next literal stands.
@@ -152,6 +153,33 @@ func (c *client) finish(each func(response) error) error {
 	}
 }
 
+// swallow runs a command and reads its whole answer without a look at it, so that the time is the
+// server's even where it says very much; digest has the look.
+func (c *client) swallow(text string) error {
+	if err := c.begin(text); err != nil {
+		return err
+	}
+	tag := fmt.Appendf(nil, "t%d ", c.tag)
+	for c.whole = c.whole[:0]; ; {
+		c.whole = slices.Grow(c.whole, 64<<10)
+		n, err := c.in.Read(c.whole[len(c.whole):cap(c.whole)])
+		c.whole = c.whole[:len(c.whole)+n]
+		if err != nil {
+			return fmt.Errorf("%w: %w", errStop, err)
+		}
+		// After its end the server waits for the next command: so the end is at the end of what there is.
+		if rest, ok := bytes.CutSuffix(c.whole, []byte("\r\n")); ok && bytes.HasPrefix(rest[bytes.LastIndexByte(rest, '\n')+1:], tag) {
+			return nil
+		}
+	}
+}
+
+// digest gives each untagged response of what was swallowed to each, as command does.
+func (c *client) digest(each func(response) error) error {
+	replay := &client{in: bufio.NewReaderSize(bytes.NewReader(c.whole), 64<<10), tag: c.tag}
+	return replay.finish(each)
+}
+
 // next reads a response with its literals.
 func (c *client) next() (response, error) {
 	r := response{line: c.line[:0]}
@@ -247,11 +275,13 @@ func number(line []byte, word string) int {
 
 // told is the number in an untagged response such as "* 5 EXISTS"; -1 if it is another.
 func told(line []byte, what string) int {
-	fields := bytes.Fields(line)
-	if len(fields) < 3 || !strings.EqualFold(string(fields[2]), what) {
+	rest, untagged := bytes.CutPrefix(line, []byte("* "))
+	n, rest, spaced := bytes.Cut(rest, []byte(" "))
+	if !untagged || !spaced || len(rest) < len(what) || !bytes.EqualFold(rest[:len(what)], []byte(what)) ||
+		len(rest) > len(what) && rest[len(what)] != ' ' || len(n) == 0 {
 		return -1
 	}
-	return number(line, "* ")
+	return number(n, "")
 }
 
 // status is what STATUS says of a mailbox: the number of messages.

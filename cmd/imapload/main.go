@@ -46,6 +46,8 @@ type config struct {
 	clients    int           // at the same time
 	idlers     int           // at the same time
 	slice      int           // octets
+	reuse      bool          // the mailbox for reading
+	settle     time.Duration // before memory is looked at
 	timeout    time.Duration // of a command
 	most       time.Duration // of a scenario
 }
@@ -84,7 +86,9 @@ func parse(args []string) (*config, error) {
 	f.IntVar(&cfg.clients, "clients", 8, "at the same time")
 	f.IntVar(&cfg.idlers, "idlers", 100, "connections that wait in IDLE")
 	f.IntVar(&cfg.slice, "slice", 64<<10, "`octets` of a part of a large body that is read at once")
+	f.BoolVar(&cfg.reuse, "reuse", false, "read the mailbox that an earlier run left, if it has the same messages, and leave it to the next one")
 	f.DurationVar(&cfg.timeout, "timeout", time.Minute, "for a command")
+	f.DurationVar(&cfg.settle, "settle", time.Second, "before a server's memory is looked at")
 	f.DurationVar(&cfg.most, "most", time.Minute, "for each thing that is measured")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -150,7 +154,9 @@ func scenarios() []scenario {
 	return []scenario{
 		{"append", (*bench).append},
 		{"deliver", (*bench).deliver},
+		{"fill", (*bench).refill},
 		{"login", (*bench).login},
+		{"poll", (*bench).poll},
 		{"flags", (*bench).flags},
 		{"headers", (*bench).headers},
 		{"body", (*bench).body},
