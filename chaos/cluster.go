@@ -1,13 +1,11 @@
 package chaos
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,22 +30,26 @@ const startTime = 60 * time.Second
 
 // Links are the proxies between a node and the others.
 type Links struct {
-	Clients, Postgres, NATS, S3 *Proxy
+	Clients, LMTP, Postgres, NATS, S3 *Proxy
 }
 
-func (l *Links) all() []*Proxy { return []*Proxy{l.Clients, l.Postgres, l.NATS, l.S3} }
+func (l *Links) all() []*Proxy { return []*Proxy{l.Clients, l.LMTP, l.Postgres, l.NATS, l.S3} }
 
 // Node is a node of a cluster. Its process comes and goes; where its clients connect stays.
 type Node struct {
 	No    int
 	Links Links
+	// Gateway answers for S3, between the node's link and the server.
+	Gateway *Gateway
 
-	env  []string
-	path string // of the program
+	env   []string
+	path  string // of the program
+	clock *clock // that the program goes by, if it is one of [Clocked]
 
 	mu      sync.Mutex // one fault at a time
 	process *process
-	said    bytes.Buffer // by the processes before
+	said    watched // by the processes before
+	started string  // the program that runs
 	stopped bool
 }
 
@@ -204,8 +206,12 @@ func (c *Cluster) proxy(network, backend string) (*Proxy, error) {
 
 func (c *Cluster) newNode(i int, path, bucket string) (*Node, error) {
 	n := &Node{No: i + 1, path: path}
-	endpoint, err := url.Parse(c.objects.Endpoint)
-	if err != nil {
+	var err error
+	if n.Gateway, err = NewGateway(c.objects.Endpoint); err != nil {
+		return nil, err
+	}
+	c.closers = append(c.closers, n.Gateway.Close)
+	if n.clock, err = newClock(filepath.Join(c.dir, fmt.Sprintf("clock%d", n.No))); err != nil {
 		return nil, err
 	}
 	for _, link := range []struct {
@@ -213,9 +219,10 @@ func (c *Cluster) newNode(i int, path, bucket string) (*Node, error) {
 		network, backend string
 	}{
 		{&n.Links.Clients, "tcp", ""},
+		{&n.Links.LMTP, "tcp", ""},
 		{&n.Links.Postgres, "unix", c.postgres.Socket()},
 		{&n.Links.NATS, "tcp", c.brokers[i].Addr()},
-		{&n.Links.S3, "tcp", endpoint.Host},
+		{&n.Links.S3, "tcp", n.Gateway.Addr()},
 	} {
 		p, err := c.proxy(link.network, link.backend)
 		if err != nil {
@@ -225,6 +232,7 @@ func (c *Cluster) newNode(i int, path, bucket string) (*Node, error) {
 		c.closers = append(c.closers, func() error { p.Close(); return nil })
 	}
 	n.env = []string{
+		clockEnv + "=" + n.clock.path,
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
 		fmt.Sprintf("STARLING_HOSTNAME=node%d.example.org", n.No),
 		"STARLING_POSTGRES_DSN=" + dsn(n.Links.Postgres),
@@ -297,7 +305,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if n.process != nil {
 		select {
 		case <-n.process.done:
-			n.said.WriteString(n.process.said.String())
+			_, _ = n.said.Write([]byte(n.process.said.String())) // it takes everything
 		default:
 			return n.ready(ctx)
 		}
@@ -306,14 +314,14 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start node %d: %w", n.No, err)
 	}
-	n.process, n.stopped = p, false
+	n.process, n.stopped, n.started = p, false, n.path
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	at := map[string]string{}
-	for at["IMAP"] == "" || at["HTTP"] == "" {
+	for len(at) < 3 { // IMAP, LMTP, HTTP
 		var text string
 		changed := p.said.next(&text)
-		if at = listening(text); at["IMAP"] != "" && at["HTTP"] != "" {
+		if at = listening(text); len(at) == 3 {
 			break
 		}
 		select {
@@ -326,6 +334,7 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	p.admin = at["HTTP"]
 	n.Links.Clients.Backend("tcp", at["IMAP"])
+	n.Links.LMTP.Backend("tcp", at["LMTP"])
 	return n.ready(ctx)
 }
 
@@ -442,6 +451,9 @@ func run(path string, env []string, args ...string) (*process, error) {
 	return p, nil
 }
 
+// mostSaid bounds what is kept of what a process says.
+const mostSaid = 1 << 20
+
 // watched is what a process says; one can wait for more.
 type watched struct {
 	mu      sync.Mutex
@@ -454,6 +466,12 @@ func (w *watched) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.text = append(w.text, b...)
+	if len(w.text) > mostSaid { // the end tells most
+		w.text = append([]byte("…\n"), w.text[len(w.text)-mostSaid/2:]...)
+	}
+	if w.changed == nil {
+		return len(b), nil
+	}
 	close(w.changed)
 	w.changed = make(chan struct{})
 	return len(b), nil
