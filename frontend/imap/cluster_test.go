@@ -46,6 +46,7 @@ type clusterOptions struct {
 // cluster is nodes on one database, one blob store and one bus, in this process
 // and on loopback sockets, as long as a test runs.
 type cluster struct {
+	dsn   string
 	db    *metadata.DB // the first node's
 	nodes []*clusterNode
 	roots *tls.Config // of clients
@@ -67,7 +68,7 @@ func newCluster(t testing.TB, nodes int, options clusterOptions, tune ...func(*C
 	t.Helper()
 	dsn := metadatatest.DSN(t)
 	serverTLS, clientTLS := testCertificate(t)
-	c := &cluster{roots: clientTLS}
+	c := &cluster{dsn: dsn, roots: clientTLS}
 	blobs, bus := memory.New(), new(hub.Hub)
 	observed, logs := observer.New(zapcore.InfoLevel)
 	c.logs = logs

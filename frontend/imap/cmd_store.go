@@ -95,7 +95,9 @@ func (c storeCmd) respond(s *session, uids []metadata.UIDRange, done *mailstore.
 		}
 		return true
 	}
-	s.update(done.After, false, said)
+	if !s.update(done.After, false, said) {
+		return
+	}
 	if c.args.Silent {
 		if c.args.HasUnchangedSince {
 			tellPassed(s, uids, old, done)

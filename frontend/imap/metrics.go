@@ -32,11 +32,12 @@ const (
 	endShutdown                 // the server stops
 	endLogin                    // the login is no longer valid
 	endMailbox                  // the selected mailbox was deleted
+	endRestored                 // the selected mailbox was taken back to an earlier state, by a failover or a restore
 	endProtocol                 // what it sent cannot be gone on with: no TLS, no IMAP, only guesses of passwords
 	endOfOurDoing               // a bug
 )
 
-var endings = [...]string{"client", "logout", "timeout", "shutdown", "login_ended", "mailbox_deleted", "protocol", "error"}
+var endings = [...]string{"client", "logout", "timeout", "shutdown", "login_ended", "mailbox_deleted", "mailbox_restored", "protocol", "error"}
 
 // refusal is the limit that turned a login away.
 type refusal uint8

@@ -23,7 +23,9 @@ func (s *session) tellNews(which news) {
 		s.bye(endMailbox, imapwire.CodeNonExistent, "The selected mailbox was deleted")
 		return
 	}
-	s.update(s.view.mailbox.Snapshot(), which == newsWhole, nil)
+	if !s.update(s.view.mailbox.Snapshot(), which == newsWhole, nil) {
+		s.bye(endRestored, imapwire.CodeUnavailable, "The selected mailbox is as it was before; select it again")
+	}
 }
 
 // refresh asks PostgreSQL for the state of the selected mailbox; what is new is
@@ -41,9 +43,16 @@ func (s *session) refresh(ctx context.Context) error {
 // update moves the view to the snapshot to, and tells the client the difference:
 // wholly, or without renumbering any message; then what is gone becomes a ghost.
 // said, if not nil, leaves out changes of flags that the client knows already.
-func (s *session) update(to *mailstore.Snapshot, whole bool, said func(mailstore.Change) bool) {
+//
+// It is false, and nothing is told, where a failover or a restore has undone what the client
+// knows: a message cannot come back among the numbers, nor a modseq go down. Then the
+// connection ends with the command.
+func (s *session) update(to *mailstore.Snapshot, whole bool, said func(mailstore.Change) bool) bool {
 	v := s.view
 	d := mailstore.Diff(v.snap, to)
+	if d.Undone {
+		return false
+	}
 	before := v.exists()
 	if whole {
 		s.tellGone(&d)
@@ -65,6 +74,7 @@ func (s *session) update(to *mailstore.Snapshot, whole bool, said func(mailstore
 		}
 		s.tellFlags(c.UID, c.New)
 	}
+	return true
 }
 
 // tellGone tells of the ghosts and of what d says is gone, and ends the ghosts.

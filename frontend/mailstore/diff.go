@@ -21,6 +21,9 @@ type Difference struct {
 	Gone    []Gone   // rising by UID
 	Changed []Change // rising by UID; flags or modseq differ
 	Arrived []uint32 // rising; live in the later one only
+	// Undone says that the later one is of a database that lost commits of the former: a message
+	// that was gone is there again, or one has a lower modseq than it had. No client can be told that.
+	Undone bool
 }
 
 // Empty says that no message differs.
@@ -52,6 +55,7 @@ func Diff(from, to *Snapshot) Difference {
 			j++
 		}
 	}
+	d.Undone = d.Undone || len(d.Arrived) > 0 && int64(d.Arrived[0]) < from.row.UIDNext
 	return d
 }
 
@@ -80,6 +84,7 @@ func (d *Difference) chunk(from, to *metadata.Chunk) {
 		switch {
 		case old.Live() && now.Live():
 			d.Changed = append(d.Changed, Change{UID: uid, Old: old, New: now})
+			d.Undone = d.Undone || now.ModSeq < old.ModSeq
 		case old.Live():
 			d.Gone = append(d.Gone, Gone{UID: uid, Last: old})
 		case now.Live():
