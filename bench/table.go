@@ -168,7 +168,7 @@ func (r *report) about() []string {
 	return append([]string{
 		fmt.Sprintf("%s, %s, %d rounds in %s: medians; the ratio is the median of the rounds' ratios.",
 			r.Began.Format("2 January 2006, 15:04 MST"), r.Command, r.Rounds, r.Took.Round(time.Second)),
-	}, r.Machine...)
+	}, append(r.Machine, notes...)...)
 }
 
 // write writes the report into a folder, as text, Markdown and JSON.
