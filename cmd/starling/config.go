@@ -71,7 +71,7 @@ type TLSConfig struct {
 type PostgresConfig struct {
 	DSN       string `koanf:"dsn" secret:"yes" doc:"connection string of PostgreSQL, postgres://user:password@host/database"`
 	DSNFile   string `koanf:"dsn_file" doc:"file that holds it, in place of dsn"`
-	MaxConns  int    `koanf:"max_conns" doc:"connections of this node"`
+	MaxConns  int    `koanf:"max_conns" doc:"connections of this node, beside one that asks whether PostgreSQL is there"`
 	QueryMode string `koanf:"query_mode" doc:"cache_statement; or, behind a pooler that cannot do prepared statements, cache_describe or exec"`
 }
 
@@ -126,6 +126,17 @@ type MailConfig struct {
 	Collect      time.Duration `koanf:"collect" doc:"how often the collector looks for work; negative: never on this node"`
 	Sweep        time.Duration `koanf:"sweep" doc:"how often open mailboxes are compared with PostgreSQL while NATS works"`
 	TempDir      string        `koanf:"temp_dir" doc:"folder for large messages on their way; empty: the system's"`
+
+	Memory MemoryConfig `koanf:"memory"`
+}
+
+// MemoryConfig is how much memory a node takes for what; who finds none left waits a
+// little and is then refused for now.
+type MemoryConfig struct {
+	Mailboxes int64 `koanf:"mailboxes" doc:"octets of memory for mailboxes that are open; 0: 40 % of what the process may use (GOMEMLIMIT, or 90 % of its cgroup), 2 GiB without a limit"`
+	Incoming  int64 `koanf:"incoming" doc:"octets of memory for messages on their way in; 0: 12 % of that, or 512 MiB"`
+	Answers   int64 `koanf:"answers" doc:"octets of memory for what is read to answer with; 0: 12 % of that, or 512 MiB"`
+	Searches  int64 `koanf:"searches" doc:"octets of memory for what searches asked of messages, to ask no more; 0: 5 % of that, or 128 MiB"`
 }
 
 // AuthConfig is how logins are checked.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -299,5 +300,30 @@ func (c *Config) checkMail(v *problems) {
 	v.atLeast("mail.sweep", c.Mail.Sweep, time.Second, "")
 	if c.Mail.Collect >= 0 {
 		v.atLeast("mail.collect", c.Mail.Collect, time.Second, "; or negative for never")
+	}
+	c.checkMemory(v, debug.SetMemoryLimit(-1))
+}
+
+// checkMemory looks whether what is given for memory can be kept to, where the process
+// may use so much.
+func (c *Config) checkMemory(v *problems, limit int64) {
+	m := c.Mail.Memory
+	sum := c.Blobs.Cache.Memory
+	for _, part := range []struct {
+		key    string
+		octets int64
+	}{
+		{"mail.memory.mailboxes", m.Mailboxes},
+		{"mail.memory.incoming", m.Incoming},
+		{"mail.memory.answers", m.Answers},
+		{"mail.memory.searches", m.Searches},
+	} {
+		if part.octets != 0 && part.octets < 1<<20 {
+			v.wrong(part.key, "is %d; want at least 1048576 (1 MiB), or 0 for a part of what the process may use", part.octets)
+		}
+		sum += part.octets
+	}
+	if m != (MemoryConfig{}) && sum > limit {
+		v.wrong("mail.memory", "is %d octets with blobs.cache.memory, and the process may use %d; give less, or 0 for a part of that", sum, limit)
 	}
 }

@@ -197,6 +197,10 @@ func TestConfigValidate(t *testing.T) {
 		{func(c *Config) { c.Mail.BackupWindow = 0 }, []string{"mail.backup_window: is 0s"}},
 		{func(c *Config) { c.Mail.Sweep = time.Millisecond }, []string{"mail.sweep: is 1ms; want at least 1s"}},
 		{func(c *Config) { c.Mail.Collect = 1 }, []string{"mail.collect: is 1ns", "negative for never"}},
+		{func(c *Config) { c.Mail.Memory.Mailboxes = -1 }, []string{"mail.memory.mailboxes: is -1; want at least 1048576 (1 MiB), or 0"}},
+		{func(c *Config) { c.Mail.Memory.Incoming = 512 }, []string{"mail.memory.incoming: is 512; want"}},
+		{func(c *Config) { c.Mail.Memory.Answers = 1<<20 - 1 }, []string{"mail.memory.answers: is 1048575; want"}},
+		{func(c *Config) { c.Mail.Memory.Searches = 1 }, []string{"mail.memory.searches: is 1; want"}},
 		{func(c *Config) { c.Auth.Hashers = -1 }, []string{"auth.hashers: is -1; want 0 or more"}},
 		{func(c *Config) { c.Auth.Trusted = []string{"10.0.0.1"} }, []string{`auth.trusted: "10.0.0.1" is no network`, "10.1.0.0/16"}},
 		{func(c *Config) { c.Log.Level = "loud" }, []string{`log.level: is "loud"; want debug, info, warn or error`}},
@@ -230,5 +234,28 @@ func TestConfigValidate(t *testing.T) {
 	collector.Mail.Collect = -1
 	if err := collector.validate(); err != nil {
 		t.Errorf("a node that never collects is refused: %v", err)
+	}
+}
+
+// What is given for memory fits into what the process may use.
+func TestConfigMemory(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		given MemoryConfig
+		limit int64
+		want  string
+	}{
+		{MemoryConfig{}, 10 << 20, ""}, // parts of the limit
+		{MemoryConfig{Mailboxes: 100 << 20, Incoming: 100 << 20}, math.MaxInt64, ""},
+		{MemoryConfig{Mailboxes: 100 << 20, Searches: 100 << 20}, 264 << 20, ""},
+		{MemoryConfig{Mailboxes: 100 << 20, Answers: 100 << 20}, 263 << 20, "mail.memory: is 276824064 octets with blobs.cache.memory, and the process may use 275775488;"},
+	} {
+		c := validConfig()
+		c.Mail.Memory = test.given
+		v := &problems{}
+		c.checkMemory(v, test.limit)
+		if err := errors.Join(v.errs...); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v of %d: %v, want %q", test.given, test.limit, err, test.want)
+		}
 	}
 }

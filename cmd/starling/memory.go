@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,16 +34,23 @@ func limitMemory(log *zap.Logger) {
 }
 
 // cgroupMemory is the least limit of a process's cgroup and those above it, in the
-// unified hierarchy at root. membership is what /proc/self/cgroup says.
+// hierarchies that are mounted below root: the unified one, or that of the memory controller
+// where there are several. membership is what /proc/self/cgroup says.
 func cgroupMemory(root, membership string) (most int64, ok bool) {
 	most = math.MaxInt64
 	for line := range strings.Lines(membership) {
-		group, found := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !found {
+		_, line, _ = strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, _ := strings.Cut(line, ":")
+		top, file := root, "memory.max"
+		switch {
+		case controllers == "":
+		case slices.Contains(strings.Split(controllers, ","), "memory"):
+			top, file = path.Join(root, "memory"), "memory.limit_in_bytes"
+		default:
 			continue
 		}
 		for group = path.Clean("/" + group); ; group = path.Dir(group) {
-			text, err := os.ReadFile(path.Join(root, group, "memory.max"))
+			text, err := os.ReadFile(path.Join(top, group, file))
 			limit, bad := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 			if err == nil && bad == nil && limit > 0 { // there is none at the top, and "max" is no number
 				most = min(most, limit)
@@ -52,5 +60,8 @@ func cgroupMemory(root, membership string) (most int64, ok bool) {
 			}
 		}
 	}
-	return most, most < math.MaxInt64
+	return most, most < unlimited
 }
+
+// unlimited is what no machine has: the older hierarchies say something like it for none.
+const unlimited = 1 << 60

@@ -10,16 +10,24 @@ import (
 func TestCgroupMemory(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	put := func(text string, path ...string) {
+	write := func(text, file string, path ...string) {
 		t.Helper()
 		dir := filepath.Join(append([]string{root}, path...)...)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "memory.max"), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	put := func(text string, path ...string) {
+		t.Helper()
+		write(text, "memory.max", path...)
+	}
+	// The hierarchies of before, where each controller has its own.
+	write("9223372036854771712\n", "memory.limit_in_bytes", "memory")
+	write("2048\n", "memory.limit_in_bytes", "memory", "old")
+	write("9223372036854771712\n", "memory.limit_in_bytes", "memory", "wide")
 	put("4096\n", "pod")
 	put("8192\n", "pod", "roomy")
 	put("1024\n", "pod", "tight")
@@ -34,6 +42,10 @@ func TestCgroupMemory(t *testing.T) {
 		"0::/\n":                           0,
 		"0::/../../pod/tight\n":            1024,
 		"12:memory:/pod\n1:cpu:/pod\n":     0,
+		"1:cpu:/old\n4:memory:/old/none\n": 2048,
+		"4:cpu,memory:/old\n0::/tight\n":   2048,
+		"4:memory:/wide\n0::/pod/tight\n":  1024,
+		"4:memory:/wide\n":                 0,
 		"12:cpuset:/free\n0::/pod/roomy\n": 4096,
 		"":                                 0,
 	} {
