@@ -93,7 +93,10 @@ func round(t *testing.T, c *Cluster, o Options) Figures {
 	}
 	if t.Failed() {
 		var faults []string
-		for _, f := range Schedule(o.Seed, o.Time) {
+		if o.Faults == nil {
+			o.Faults = Schedule(o.Seed, o.Time)
+		}
+		for _, f := range o.Faults {
 			faults = append(faults, f.String())
 		}
 		t.Fatalf("with -chaos.seed %d, whose faults were to be:\n%s", o.Seed, strings.Join(faults, "\n"))

@@ -64,14 +64,16 @@ type checker struct {
 	deleted  map[place]time.Duration // since when they surely have \Deleted
 	removed  map[place]*Op           // acknowledged
 	attempts map[place][]*Op         // of removing it, all that may have happened
+	undone   map[place][]undone      // acknowledged removals that PostgreSQL lost
 }
 
 // Check returns the violations of the rules in a run.
 func Check(r *Run) []Violation {
 	c := &checker{
 		run: r, ids: make(map[place]string), made: make(map[place]made), deleted: make(map[place]time.Duration),
-		removed: make(map[place]*Op), attempts: make(map[place][]*Op),
+		removed: make(map[place]*Op), attempts: make(map[place][]*Op), undone: make(map[place][]undone),
 	}
+	c.failovers()
 	c.gather()
 	c.sessions()
 	c.rising()
@@ -79,6 +81,7 @@ func Check(r *Run) []Violation {
 	if len(r.States) > 0 {
 		c.account()
 		c.flags()
+		c.goesOn()
 	}
 	for _, m := range r.Missing {
 		c.add(Violation{Rule: Objects, Text: m})
@@ -102,7 +105,7 @@ func (c *checker) gather() {
 			}
 			c.name(p, t.ID, o.End)
 		}
-		if o.Name == "APPEND" && o.Result == OK && len(o.Made) == 1 {
+		if o.Name == "APPEND" && (o.Result == OK || o.Result == Lost) && len(o.Made) == 1 {
 			c.name(place{o.target(), o.Made[0]}, o.ID, o.End)
 		}
 		if o.Name == "UID STORE" && o.Result == OK && o.Add && o.Flag == `\deleted` {
@@ -145,7 +148,7 @@ func (c *checker) name(p place, id string, at time.Duration) {
 
 func (c *checker) gatherChange(o *Op) {
 	switch {
-	case o.Result == NO:
+	case o.Result == NO || o.Result == Lost:
 	case o.Name == "APPEND" && o.Result == OK:
 		for _, uid := range o.Made {
 			c.makes(place{o.target(), uid}, o.ID, o)
@@ -211,7 +214,7 @@ func (c *checker) rising() {
 			}
 			validity[box] = o.UIDValidity
 		}
-		if len(o.Made) > 0 && o.Result == OK {
+		if len(o.Made) > 0 && (o.Result == OK || o.Result == Lost) {
 			uids[box] = append(uids[box], stamp{o.End, true, uint64(slices.Max(o.Made)), o}, stamp{o.Start, false, uint64(slices.Min(o.Made)), o})
 			if !slices.IsSorted(o.Made) {
 				c.add(Violation{Rule: UIDRising, Text: fmt.Sprintf("%s gave out %v", o.Name, o.Made), At: o.End, Conn: o.Conn})

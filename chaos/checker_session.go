@@ -162,6 +162,15 @@ func (c *checker) sees(v *view, o *Op) {
 	for _, uid := range v.uids {
 		has[uid] = true
 		p := place{v.mailbox, uid}
+		for _, f := range c.run.Failovers {
+			if f.Until < v.since && f.Boxes[p.mailbox].lostUID(uid) {
+				c.add(Violation{
+					Rule: LostFuture, Text: fmt.Sprintf("client %d on node %d still has %v at %.3f, which was lost in a failover at %.3f",
+						o.Client, o.Node, p, o.End.Seconds(), f.Until.Seconds()),
+					At: o.End, Conn: o.Conn, Mailbox: p.mailbox, UID: p.uid,
+				})
+			}
+		}
 		if by := c.removed[p]; by != nil && by.End < v.since {
 			c.add(Violation{
 				Rule: ReadsOK, Text: fmt.Sprintf("client %d on node %d still has %v at %.3f, which %s by client %d on node %d removed at %.3f",
@@ -172,7 +181,7 @@ func (c *checker) sees(v *view, o *Op) {
 	}
 	for p, m := range c.made {
 		if p.mailbox != v.mailbox || m.by.End >= v.since || has[p.uid] ||
-			slices.ContainsFunc(c.attempts[p], func(a *Op) bool { return a.Start < o.End }) {
+			slices.ContainsFunc(c.attempts[p], func(a *Op) bool { return a.Start < o.End }) || c.wasGone(p, v.since, o) {
 			continue
 		}
 		c.add(Violation{

@@ -111,7 +111,7 @@ func (c *checker) account() {
 	}
 	seen := make(map[origin]int) // messages that no acknowledged command made
 	for p, id := range c.ids {
-		if _, ok := c.made[p]; !ok {
+		if _, ok := c.made[p]; !ok && !c.lost(p) {
 			seen[origin{p.mailbox, id}]++
 		}
 	}
@@ -144,7 +144,7 @@ func (c *checker) doubt(o *Op, there map[place]bool, can, must map[origin]int) {
 			p := place{o.Mailbox, uid}
 			at := origin{o.To, c.ids[p]}
 			moved := o.Name == "UID MOVE"
-			if moved && there[p] {
+			if moved && there[p] || c.lost(p) {
 				continue
 			}
 			can[at]++
@@ -168,7 +168,7 @@ func (c *checker) halves(seen, can map[origin]int) {
 			others := slices.ContainsFunc(c.attempts[p], func(a *Op) bool { return a != o })
 			at := origin{o.To, c.ids[p]}
 			switch {
-			case others || can[at] > 1:
+			case others || can[at] > 1 || c.lost(p):
 			case seen[at] == 0:
 				not++
 			default:
@@ -201,7 +201,7 @@ func (c *checker) flags() {
 	wishes := make(map[own]*wish)
 	for i := range c.run.Ops {
 		o := &c.run.Ops[i]
-		if o.Name != "UID STORE" || o.Result == NO || o.Flag != ownFlag(o.Client) {
+		if o.Name != "UID STORE" || o.Result == NO || o.Result == Lost || o.Flag != ownFlag(o.Client) {
 			continue
 		}
 		for _, uid := range o.UIDs {

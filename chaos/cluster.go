@@ -72,13 +72,11 @@ type Cluster struct {
 	// Blobs looks at the objects past all proxies.
 	Blobs *s3.Store
 
-	dir      string
-	own      *Proxy // our way to PostgreSQL, which is elsewhere after each start
-	postgres *postgres.Server
-	pgConfig postgres.Config
-	brokers  [Nodes]*natsserver.Server
-	objects  *s3test.Server
-	closers  []func() error // in the order of opening
+	databases
+	dir     string
+	brokers [Nodes]*natsserver.Server
+	objects *s3test.Server
+	closers []func() error // in the order of opening
 }
 
 // Start starts a cluster of the program at path; dir is a folder for its data, open to all users above it.
@@ -115,36 +113,6 @@ func Start(ctx context.Context, path, dir string) (*Cluster, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
-}
-
-// startPostgres starts PostgreSQL. It writes to disk at commit, so that it can be killed, but does not wait for the disk.
-func (c *Cluster) startPostgres(ctx context.Context) error {
-	c.pgConfig = postgres.Config{Dir: filepath.Join(c.dir, "pg"), StartTimeout: startTime, Settings: map[string]string{
-		"fsync": "off", "full_page_writes": "off", "max_connections": "100", "shared_buffers": "64MB",
-	}}
-	var err error
-	if c.postgres, err = postgres.Start(ctx, c.pgConfig); err != nil {
-		return err
-	}
-	c.closers = append(c.closers, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), startTime)
-		defer cancel()
-		return c.postgres.Stop(ctx)
-	})
-	if err := metadata.Migrate(ctx, c.postgres.DSN("postgres")); err != nil {
-		return err
-	}
-	own, err := c.proxy("unix", c.postgres.Socket())
-	if err != nil {
-		return err
-	}
-	c.closers = append(c.closers, func() error { own.Close(); return nil })
-	if c.DB, err = metadata.Open(ctx, metadata.Config{DSN: dsn(own)}); err != nil {
-		return err
-	}
-	c.closers = append(c.closers, func() error { c.DB.Close(); return nil })
-	c.own = own
-	return nil
 }
 
 func dsn(p *Proxy) string {
@@ -220,7 +188,7 @@ func (c *Cluster) newNode(i int, path, bucket string) (*Node, error) {
 	}{
 		{&n.Links.Clients, "tcp", ""},
 		{&n.Links.LMTP, "tcp", ""},
-		{&n.Links.Postgres, "unix", c.postgres.Socket()},
+		{&n.Links.Postgres, "unix", c.primary.Socket()},
 		{&n.Links.NATS, "tcp", c.brokers[i].Addr()},
 		{&n.Links.S3, "tcp", n.Gateway.Addr()},
 	} {
@@ -260,32 +228,9 @@ func (c *Cluster) Close() error {
 	return errors.Join(errs...)
 }
 
-// RestartPostgres ends PostgreSQL, with hard as a crash does, and starts it again after a while.
-func (c *Cluster) RestartPostgres(ctx context.Context, hard bool, after time.Duration) error {
-	stopping, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if hard {
-		cancel()
-	}
-	if err := c.postgres.Stop(stopping); err != nil && stopping.Err() == nil {
-		return err
-	}
-	pause(ctx, after)
-	server, err := postgres.Start(context.WithoutCancel(ctx), c.pgConfig)
-	if err != nil {
-		return err
-	}
-	c.postgres = server
-	c.own.Backend("unix", server.Socket())
-	for _, n := range c.Nodes {
-		n.Links.Postgres.Backend("unix", server.Socket())
-	}
-	return nil
-}
-
 // Heal mends all links and starts all nodes that do not run.
 func (c *Cluster) Heal(ctx context.Context) error {
-	for _, p := range c.Routes {
+	for _, p := range append(c.Routes[:], c.Replication) {
 		p.Heal()
 	}
 	var errs []error

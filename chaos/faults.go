@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"starling/metadata"
 )
 
 // Kind is a kind of fault.
@@ -27,6 +29,11 @@ const (
 	SlowPostgres    Kind = "PostgreSQL slow"
 	RestartPostgres Kind = "PostgreSQL restarted"
 	CrashPostgres   Kind = "PostgreSQL killed"
+	FailOver        Kind = "PostgreSQL failed over"
+	FailOverLagging Kind = "PostgreSQL failed over to a standby that lagged"
+	CutReplication  Kind = "PostgreSQL standby cut off"
+	SlowReplication Kind = "PostgreSQL standby slow"
+	RestartStandby  Kind = "PostgreSQL standby restarted"
 	CutS3           Kind = "S3 closed"
 	SlowS3          Kind = "S3 slow"
 	LoseS3          Kind = "S3 answers lost"
@@ -53,6 +60,11 @@ var chances = []struct {
 	{SlowPostgres, 8},
 	{RestartPostgres, 2},
 	{CrashPostgres, 3},
+	{FailOver, 2},
+	{FailOverLagging, 2},
+	{CutReplication, 3},
+	{SlowReplication, 3},
+	{RestartStandby, 1},
 	{CutS3, 5},
 	{SlowS3, 5},
 	{LoseS3, 5},
@@ -98,12 +110,15 @@ func Schedule(seed uint64, d time.Duration) []Fault {
 // breaker carries faults out.
 type breaker struct {
 	cluster  *Cluster
+	account  metadata.AccountID
+	begin    time.Time         // of the run
 	nodes    [Nodes]sync.Mutex // one fault of a process at a time
 	postgres sync.Mutex
 
-	mu   sync.Mutex
-	done map[Kind]int
-	errs []error
+	mu        sync.Mutex
+	done      map[Kind]int
+	failovers []Failover
+	errs      []error
 }
 
 // run carries out a schedule, until all is mended again or ctx has ended and all that had begun is.
@@ -140,18 +155,24 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 		}
 		defer b.nodes[f.Node].Unlock()
 		return true, b.process(ctx, f, n)
-	case RestartPostgres, CrashPostgres:
+	case RestartPostgres, CrashPostgres, FailOver, FailOverLagging, RestartStandby:
 		if !b.postgres.TryLock() {
 			return false, nil
 		}
 		defer b.postgres.Unlock()
-		return true, b.cluster.RestartPostgres(ctx, f.Kind == CrashPostgres, f.For/2)
+		return b.server(ctx, f)
 	case BreakPostgres:
 		n.Links.Postgres.Cut(false)
 		return true, nil
 	case BreakClients:
 		n.Links.Clients.Cut(false)
 		return true, nil
+	}
+	if f.Kind == CutReplication || f.Kind == SlowReplication {
+		if !b.postgres.TryLock() { // a new standby is on its way
+			return false, nil
+		}
+		defer b.postgres.Unlock()
 	}
 	p, bad := b.link(f, n)
 	bad(p)
@@ -173,6 +194,32 @@ func (b *breaker) process(ctx context.Context, f Fault, n *Node) error {
 	err := end()
 	pause(ctx, f.For/2)
 	return errors.Join(err, n.Start(context.WithoutCancel(ctx)))
+}
+
+// server ends a server of PostgreSQL.
+func (b *breaker) server(ctx context.Context, f Fault) (done bool, err error) {
+	c := b.cluster
+	switch f.Kind {
+	case RestartPostgres, CrashPostgres:
+		return true, c.RestartPostgres(ctx, f.Kind == CrashPostgres, f.For/2)
+	case RestartStandby:
+		return c.standby != nil, c.RestartStandby(ctx, f.For)
+	}
+	if c.standby == nil {
+		return false, nil
+	}
+	lag := time.Duration(0)
+	if f.Kind == FailOverLagging {
+		lag = time.Duration(1+f.Amount) * time.Millisecond
+	}
+	over, err := c.Failover(ctx, b.account, b.begin, lag)
+	if err != nil {
+		return false, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failovers = append(b.failovers, over)
+	return true, nil
 }
 
 // link is the proxy that a fault is about, and what it is to do.
@@ -197,6 +244,10 @@ func (b *breaker) link(f Fault, n *Node) (*Proxy, func(*Proxy)) {
 		return l.Postgres, set(Down, Toxic{Hole: true})
 	case SlowPostgres:
 		return l.Postgres, set(Down, Toxic{Delay: delay})
+	case CutReplication:
+		return b.cluster.Replication, cut
+	case SlowReplication:
+		return b.cluster.Replication, both(Toxic{Delay: delay})
 	case CutS3:
 		return l.S3, cut
 	case LoseS3:

@@ -17,9 +17,11 @@ const (
 	InDoubt Result = iota
 	OK
 	NO // it did not happen
+	// Lost was acknowledged, and PostgreSQL itself lost it in a failover to a standby that lagged. Only the checker knows.
+	Lost
 )
 
-func (r Result) String() string { return [...]string{"in doubt", "OK", "NO"}[r] }
+func (r Result) String() string { return [...]string{"in doubt", "OK", "NO", "lost"}[r] }
 
 // ToldKind is a kind of untagged response.
 type ToldKind int
@@ -147,6 +149,8 @@ type State struct {
 type Run struct {
 	Ops    []Op // those of a connection in their order
 	States []State
+	// Failovers are the changes of PostgreSQL's primary, in their order.
+	Failovers []Failover
 	// Bytes and Messages are what the account is said to use.
 	Bytes, Messages int64
 	// Missing are the messages whose objects are not there, whether clients see them or not.

@@ -88,7 +88,7 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 	o.Patience = cmp.Or(o.Patience, 20*time.Second)
 	all := c.clients(user, o)
 	clients, ringer := all[:o.Clients], all[o.Clients]
-	b := &breaker{cluster: c, done: make(map[Kind]int)}
+	b := &breaker{cluster: c, account: account, begin: ringer.begin, done: make(map[Kind]int)}
 	working, cancel := context.WithTimeout(ctx, o.Time)
 	defer cancel()
 	var running sync.WaitGroup
@@ -103,7 +103,7 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 	if err := c.Heal(ctx); err != nil {
 		return nil, Figures{}, err
 	}
-	r := &Run{}
+	r := &Run{Failovers: b.failovers}
 	if r.States, err = c.quiet(account, user, ringer, clients, o.Patience); err != nil {
 		return nil, Figures{}, err
 	}
