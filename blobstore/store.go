@@ -47,7 +47,8 @@ type Forgetter interface {
 // PutResult tells what the store said of an object that it has stored.
 type PutResult struct {
 	// Date is the store's clock when it answered (S3: the Date header, whole seconds). Ages of objects are measured
-	// against it, never against the clock of the node that asked.
+	// against it, never against the clock of the node that asked. It is never later than the time that List tells of
+	// the object, by more than those seconds: of an [Upload] it is when that began, if List tells that.
 	Date time.Time
 }
 

@@ -21,7 +21,7 @@ const account = 0x5a17_0000_0000_00ff
 
 // Run runs the suite. Subtests run in parallel, each with a store of its own.
 func Run(t *testing.T, open Open) {
-	for _, group := range [][]subtest{putTests, getTests, deleteTests, listTests, contextTests} {
+	for _, group := range [][]subtest{putTests, uploadTests, getTests, deleteTests, listTests, versionTests, contextTests} {
 		for _, s := range group {
 			t.Run(s.sentence, func(t *testing.T) {
 				t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -117,6 +118,41 @@ func readAgain(body io.ReadSeeker, start, size int64) ([]byte, bool) {
 	data := make([]byte, size)
 	_, err := io.ReadFull(body, data)
 	return data, err == nil
+}
+
+// Upload implements blobstore.Uploader. Nothing of it is kept: what is worth it is put.
+func (s *Store) Upload(ctx context.Context, key blobstore.Key, source io.ReaderAt) blobstore.Upload {
+	return upload{blobstore.NewUpload(ctx, s.inner, key, source), s, key}
+}
+
+// upload forgets what was under its key, as Put does.
+type upload struct {
+	blobstore.Upload
+	s   *Store
+	key blobstore.Key
+}
+
+// Finish implements blobstore.Upload.
+func (u upload) Finish(ctx context.Context, size int64) (blobstore.PutResult, error) {
+	defer u.s.Forget(u.key)
+	return u.Upload.Finish(ctx, size)
+}
+
+// EndUploads implements blobstore.Uploader.
+func (s *Store) EndUploads(ctx context.Context, prefix string, before time.Time) (int, error) {
+	return blobstore.EndUploads(ctx, s.inner, prefix, before)
+}
+
+// Versions implements blobstore.Versioner.
+func (s *Store) Versions(ctx context.Context, prefix string) iter.Seq2[blobstore.Version, error] {
+	return blobstore.Versions(ctx, s.inner, prefix)
+}
+
+// DeleteVersion implements blobstore.Versioner.
+func (s *Store) DeleteVersion(ctx context.Context, v blobstore.Version) error {
+	err := blobstore.DeleteVersion(ctx, s.inner, v)
+	s.Forget(v.Key)
+	return err
 }
 
 // Get implements blobstore.Store.

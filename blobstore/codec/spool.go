@@ -133,6 +133,15 @@ func (s *Spool) object() io.ReaderAt {
 	return bytes.NewReader(s.out)
 }
 
+// Spilled returns the file in which the object comes to be, and how much of it is there and does not change any more. It is
+// nil while all is in memory. The file can be read until Discard, by others too while more is written.
+func (s *Spool) Spilled() (object io.ReaderAt, size int64) {
+	if s.file == nil || s.err != nil {
+		return nil, 0
+	}
+	return s.file, s.size
+}
+
 // Size returns how many bytes of the message were written.
 func (s *Spool) Size() int64 {
 	if s.finished {

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"starling/blobstore"
@@ -20,6 +22,9 @@ const (
 	// copyChunk is how much is written between two looks at the context.
 	copyChunk = 256 << 10
 )
+
+// copyBuffers are for objects of no less than copyChunk.
+var copyBuffers = sync.Pool{New: func() any { return new([copyChunk]byte) }}
 
 // Store keeps objects as files below a root. It holds nothing open between calls, and has no Close.
 type Store struct {
@@ -39,34 +44,46 @@ func Open(root string) (*Store, error) {
 	if err := syncDir(root); err != nil {
 		return nil, fmt.Errorf("open blob folder: %w", err)
 	}
-	if err := s.sweep(time.Now().Add(-tmpAge)); err != nil {
+	if _, err := s.sweep("", time.Now().Add(-tmpAge)); err != nil {
 		return nil, fmt.Errorf("open blob folder: %w", err)
 	}
 	return s, nil
 }
 
-// sweep removes the unfinished files that were last written before the time given.
-func (s *Store) sweep(before time.Time) error {
+// create makes a file for an object that is not finished. Its name begins with the account.
+func (s *Store) create(key blobstore.Key) (*os.File, error) {
+	account, _, _ := strings.Cut(string(key), "/")
+	return os.CreateTemp(filepath.Join(s.root, tmpName), account+"-")
+}
+
+// sweep removes the unfinished files of objects with a prefix that were last written before the time given, if one is, and
+// says how many.
+func (s *Store) sweep(prefix string, before time.Time) (removed int, err error) {
 	entries, err := os.ReadDir(filepath.Join(s.root, tmpName))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, e := range entries {
+		account, _, _ := strings.Cut(e.Name(), "-")
+		if !overlaps(account+"/", prefix) {
+			continue
+		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // its writer has just finished
 		}
 		if err != nil {
-			return err
+			return removed, err
 		}
-		if info.ModTime().After(before) {
+		if !before.IsZero() && !info.ModTime().Before(before) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(s.root, tmpName, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return removed, err
 		}
+		removed++
 	}
-	return nil
+	return removed, nil
 }
 
 // Put implements blobstore.Store.
@@ -86,43 +103,60 @@ func (s *Store) Put(ctx context.Context, key blobstore.Key, r io.ReadSeeker, siz
 }
 
 func (s *Store) put(ctx context.Context, key blobstore.Key, body *blobstore.Body) (time.Time, error) {
-	f, err := os.CreateTemp(filepath.Join(s.root, tmpName), "")
+	f, err := s.create(key)
 	if err != nil {
 		return time.Time{}, err
 	}
-	tmp := f.Name()
-	date, err := writeSynced(ctx, f, body)
+	return s.finish(ctx, f, write(ctx, f, body), key)
+}
+
+// finish syncs and closes a file that has been filled, and makes it the object; the time is the file's own. Of an error,
+// that of filling it included, nothing is left.
+func (s *Store) finish(ctx context.Context, f *os.File, err error, key blobstore.Key) (date time.Time, _ error) {
 	if err == nil {
-		err = s.publish(ctx, tmp, s.path(key))
+		date, err = synced(f)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.publish(ctx, f.Name(), s.path(key))
 	}
 	if err != nil {
-		return time.Time{}, errors.Join(err, ignoreAbsent(os.Remove(tmp)))
+		return time.Time{}, errors.Join(err, ignoreAbsent(os.Remove(f.Name())))
 	}
 	return date, nil
 }
 
-// writeSynced fills f and closes it; the time is the file's own.
-func writeSynced(ctx context.Context, f *os.File, body *blobstore.Body) (date time.Time, err error) {
-	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := make([]byte, min(body.Size(), copyChunk))
+// write appends a body to f.
+func write(ctx context.Context, f *os.File, body *blobstore.Body) error {
+	var buf []byte
+	if body.Size() < copyChunk {
+		buf = make([]byte, body.Size())
+	} else {
+		chunk := copyBuffers.Get().(*[copyChunk]byte)
+		defer copyBuffers.Put(chunk)
+		buf = chunk[:]
+	}
 	for !body.Done() {
 		if err := ctx.Err(); err != nil {
-			return date, err
+			return err
 		}
 		n, err := body.Read(buf)
 		if err != nil {
-			return date, err
+			return err
 		}
 		if _, err := f.Write(buf[:n]); err != nil {
-			return date, err
+			return err
 		}
 	}
+	return nil
+}
+
+func synced(f *os.File) (time.Time, error) {
 	if err := f.Sync(); err != nil {
-		return date, err
+		return time.Time{}, err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return date, err
+		return time.Time{}, err
 	}
 	return info.ModTime(), nil
 }
@@ -225,14 +259,21 @@ func (s *Store) wrap(ctx context.Context, what string, key blobstore.Key, err er
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s %s: %w", what, key, blobstore.ContextError(ctx))
-	case errors.Is(err, blobstore.ErrBody), errors.Is(err, blobstore.ErrRange):
-		return fmt.Errorf("%s %s: %w", what, key, err)
-	case what != "put" && errors.Is(err, fs.ErrNotExist) && s.mounted():
+	case ctx.Err() == nil && what != "put" && errors.Is(err, fs.ErrNotExist) && s.mounted():
 		return fmt.Errorf("%s %s: %w", what, key, blobstore.ErrNotFound)
 	}
-	return fmt.Errorf("%s %s: %w: %w", what, key, blobstore.ErrUnavailable, err)
+	return failed(ctx, what+" "+string(key), err)
+}
+
+// failed is what went wrong, as one of blobstore's errors or the context's.
+func failed(ctx context.Context, what string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", what, blobstore.ContextError(ctx))
+	case errors.Is(err, blobstore.ErrBody), errors.Is(err, blobstore.ErrRange):
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w: %w", what, blobstore.ErrUnavailable, err)
 }
 
 func (s *Store) mounted() bool {

@@ -175,3 +175,30 @@ func BenchmarkGet5KB(b *testing.B) {
 		}
 	}
 }
+
+func TestEndUploadsEndsThoseOfADeadProcess(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	dead := open(t, root)
+	data := blobtest.Bytes(1 << 20)
+	for account := range int64(3) {
+		u := dead.Upload(t.Context(), blobstore.NewKey(account), bytes.NewReader(data))
+		defer u.Abort()
+		u.Grown(1 << 20)
+	}
+	s := open(t, root) // its sweep leaves what is young
+	for _, c := range []struct {
+		prefix string
+		before time.Time
+		want   int
+	}{
+		{"", time.Now().Add(-time.Minute), 0},
+		{blobstore.AccountPrefix(1), time.Now().Add(time.Minute), 1},
+		{blobstore.AccountPrefix(1), time.Time{}, 0},
+		{"", time.Time{}, 2},
+	} {
+		if n, err := s.EndUploads(t.Context(), c.prefix, c.before); n != c.want || err != nil {
+			t.Errorf("%d ended of %q before %v, %v, want %d", n, c.prefix, c.before, err, c.want)
+		}
+	}
+}

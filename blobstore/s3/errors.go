@@ -63,12 +63,14 @@ func classify(err error) error {
 func classifyAnswer(answer minio.ErrorResponse) error {
 	cause := fmt.Errorf("S3 answered %d %s: %w", answer.StatusCode, answer.Code, answer)
 	switch answer.Code {
-	case minio.NoSuchKey:
+	case minio.NoSuchKey, minio.NoSuchUpload, minio.NoSuchVersion:
 		return &failure{blobstore.ErrNotFound, cause, false}
 	case minio.InvalidRange:
 		return &failure{blobstore.ErrRange, cause, false}
-	case "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "SlowDown":
-		// These come with a status of 400, and mean that the request did not arrive as it was sent.
+	case "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "SlowDown",
+		"InternalError", "ServiceUnavailable":
+		// The first come with a status of 400, and mean that the request did not arrive as it was sent; the last two may
+		// come with one of 200, at the end of a multipart upload.
 		return &failure{blobstore.ErrUnavailable, cause, true}
 	}
 	switch answer.StatusCode {

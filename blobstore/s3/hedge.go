@@ -98,16 +98,16 @@ func (s *Store) hedged(ctx context.Context, ask func(context.Context) (answer, e
 	firstCtx, cancelFirst := context.WithCancel(ctx)
 	secondCtx, cancelSecond := context.WithCancel(ctx)
 	r.cancelFirst, r.cancelSecond = cancelFirst, cancelSecond
-	s.hedges.Add(1)
+	s.background.Add(1)
 	timer := time.AfterFunc(delay, func() {
-		defer s.hedges.Done()
+		defer s.background.Done()
 		defer close(r.done)
 		s.askAgain(secondCtx, r)
 	})
 	a, err := ask(firstCtx)
 	alone := timer.Stop()
 	if alone {
-		s.hedges.Done()
+		s.background.Done()
 	} else if err != nil && temporary(err) {
 		<-r.done // it may have what the first has not
 	}

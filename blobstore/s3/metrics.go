@@ -22,10 +22,14 @@ const (
 	opGet
 	opDelete
 	opList
+	opUpload // begins, completes or ends a multipart upload
+	opPart   // sends a part of one
 	operations
 )
 
-func (o operation) String() string { return [...]string{"put", "get", "delete", "list"}[o] }
+func (o operation) String() string {
+	return [...]string{"put", "get", "delete", "list", "upload", "part"}[o]
+}
 
 // result is how a request ended.
 type result int
@@ -70,6 +74,7 @@ type metrics struct {
 	inFlight prometheus.Gauge
 
 	hedgesWon, hedgesLost prometheus.Counter
+	wholeAgain            prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -98,6 +103,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		hedgesWon: hedges.WithLabelValues("won"), hedgesLost: hedges.WithLabelValues("lost"),
 		sent: bytes.WithLabelValues("sent"), received: bytes.WithLabelValues("received"),
+		wholeAgain: in.NewCounter(prometheus.CounterOpts{
+			Name: "starling_s3_uploads_put_whole_total",
+			Help: "Objects of which something could not be sent while they came in, and which were put whole at their end.",
+		}),
 		inFlight: in.NewGauge(prometheus.GaugeOpts{
 			Name: "starling_s3_requests_in_flight",
 			Help: "Requests whose answers have not been read to their end; those that wait for a connection included.",

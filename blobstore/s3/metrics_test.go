@@ -72,24 +72,38 @@ func TestMetricsCountEveryRequest(t *testing.T) {
 		starling_s3_requests_total{operation="list",result="other"} 0
 		starling_s3_requests_total{operation="list",result="throttled"} 0
 		starling_s3_requests_total{operation="list",result="unavailable"} 0
+		starling_s3_requests_total{operation="part",result="cancelled"} 0
+		starling_s3_requests_total{operation="part",result="not_found"} 0
+		starling_s3_requests_total{operation="part",result="ok"} 0
+		starling_s3_requests_total{operation="part",result="other"} 0
+		starling_s3_requests_total{operation="part",result="throttled"} 0
+		starling_s3_requests_total{operation="part",result="unavailable"} 0
 		starling_s3_requests_total{operation="put",result="cancelled"} 0
 		starling_s3_requests_total{operation="put",result="not_found"} 0
 		starling_s3_requests_total{operation="put",result="ok"} 1
 		starling_s3_requests_total{operation="put",result="other"} 0
 		starling_s3_requests_total{operation="put",result="throttled"} 2
 		starling_s3_requests_total{operation="put",result="unavailable"} 0
+		starling_s3_requests_total{operation="upload",result="cancelled"} 0
+		starling_s3_requests_total{operation="upload",result="not_found"} 0
+		starling_s3_requests_total{operation="upload",result="ok"} 0
+		starling_s3_requests_total{operation="upload",result="other"} 0
+		starling_s3_requests_total{operation="upload",result="throttled"} 0
+		starling_s3_requests_total{operation="upload",result="unavailable"} 0
 		# HELP starling_s3_retries_total Requests that repeat one that failed, or go on where an answer broke off.
 		# TYPE starling_s3_retries_total counter
 		starling_s3_retries_total{operation="delete"} 1
 		starling_s3_retries_total{operation="get"} 1
 		starling_s3_retries_total{operation="list"} 0
+		starling_s3_retries_total{operation="part"} 0
 		starling_s3_retries_total{operation="put"} 2
+		starling_s3_retries_total{operation="upload"} 0
 	`, "starling_s3_requests_total", "starling_s3_retries_total", "starling_s3_requests_in_flight")
 	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
-	if n := testutil.CollectAndCount(reg, "starling_s3_request_duration_seconds"); n != 4 {
-		t.Errorf("%d histograms of the duration, want 4", n)
+	if n := testutil.CollectAndCount(reg, "starling_s3_request_duration_seconds"); n != 6 {
+		t.Errorf("%d histograms of the duration, want 6", n)
 	}
 }
 
@@ -191,7 +205,9 @@ func TestMetricsOfACallGivenUp(t *testing.T) {
 		starling_s3_retries_total{operation="delete"} 0
 		starling_s3_retries_total{operation="get"} 0
 		starling_s3_retries_total{operation="list"} 0
+		starling_s3_retries_total{operation="part"} 0
 		starling_s3_retries_total{operation="put"} 0
+		starling_s3_retries_total{operation="upload"} 0
 	`, "starling_s3_retries_total")
 	families, err := reg.Gather()
 	if err != nil {

@@ -22,7 +22,7 @@ const maxSingle = 5 << 30
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // Put implements blobstore.Store. It is always one PUT: a multipart upload would cost three requests and leave parts behind
-// when a node dies.
+// when a node dies. What pays for that is only to send while the object still comes in: see upload.
 func (s *Store) Put(ctx context.Context, key blobstore.Key, r io.ReadSeeker, size int64) (blobstore.PutResult, error) {
 	if err := key.Check(); err != nil {
 		return blobstore.PutResult{}, err
@@ -71,26 +71,35 @@ func (s *Store) hash(body *blobstore.Body) (string, error) {
 // errNoDate is not temporary: a server that leaves the header out will do so again.
 var errNoDate = errors.New("the answer to the PUT has no Date header")
 
-func (s *Store) putOnce(ctx context.Context, key blobstore.Key, body *blobstore.Body, sha string) (time.Time, error) {
-	if err := body.Rewind(); err != nil {
-		return time.Time{}, err
+func (s *Store) putOnce(ctx context.Context, key blobstore.Key, body *blobstore.Body, sha string) (date time.Time, err error) {
+	err = s.send(ctx, body, func(try io.Reader) error {
+		opts := minio.PutObjectOptions{DisableContentSha256: sha != ""}
+		_, err := s.core.PutObject(context.WithValue(ctx, dateKey{}, &date), s.conf.Bucket, s.name(key), try, body.Size(), "", sha, opts)
+		return err
+	})
+	if err == nil && date.IsZero() {
+		err = &failure{blobstore.ErrUnavailable, errNoDate, false}
 	}
-	var date time.Time
+	return date, err
+}
+
+// send sends a body with one request, from its first byte.
+func (s *Store) send(ctx context.Context, body *blobstore.Body, request func(try io.Reader) error) error {
+	if err := body.Rewind(); err != nil {
+		return err
+	}
 	try := &attempt{ctx: ctx, body: body}
-	opts := minio.PutObjectOptions{DisableContentSha256: sha != ""}
-	_, err := s.core.PutObject(context.WithValue(ctx, dateKey{}, &date), s.conf.Bucket, s.name(key), try, body.Size(), "", sha, opts)
+	err := request(try)
 	bodyErr := try.end()
 	switch {
 	case bodyErr != nil:
-		return time.Time{}, bodyErr
+		return bodyErr
 	case err != nil:
-		return time.Time{}, classify(err)
+		return classify(err)
 	case !body.Done():
-		return time.Time{}, &failure{blobstore.ErrUnavailable, errors.New("the server answered before it had the whole body"), true}
-	case date.IsZero():
-		return time.Time{}, &failure{blobstore.ErrUnavailable, errNoDate, false}
+		return &failure{blobstore.ErrUnavailable, errors.New("the server answered before it had the whole body"), true}
 	}
-	return date, nil
+	return nil
 }
 
 // attempt is the body of one request. A request that has failed may still be read from by the connection's goroutine;

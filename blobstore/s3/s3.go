@@ -27,7 +27,9 @@ type Store struct {
 	metrics *metrics
 	tracer  trace.Tracer // nil: no traces
 	hedger  hedger
-	hedges  sync.WaitGroup // GETs that may be sent once more
+	parts   chan struct{} // those that are being sent, of all uploads
+
+	background sync.WaitGroup // requests that nobody waits for, or may come to be so
 
 	secure bool // the endpoint is https
 }
@@ -64,6 +66,7 @@ func New(conf Config) (*Store, error) {
 		return nil, fmt.Errorf("S3: %w", err)
 	}
 	s := &Store{core: minio.Core{Client: client}, conf: conf, http: t, metrics: m, secure: endpoint.Scheme == "https"}
+	s.parts = make(chan struct{}, max(1, conf.MaxConns/partsShare))
 	if conf.Traces != nil {
 		s.tracer = conf.Traces.Tracer("starling/blobstore/s3")
 	}
@@ -73,7 +76,7 @@ func New(conf Config) (*Store, error) {
 // Close waits for requests that nobody waits for any more to end, and closes idle connections. The Store must not be used
 // then.
 func (s *Store) Close() {
-	s.hedges.Wait()
+	s.background.Wait()
 	s.http.http.CloseIdleConnections()
 }
 
@@ -104,12 +107,7 @@ func (s *Store) Delete(ctx context.Context, key blobstore.Key) error {
 	if err := key.Check(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.conf.Deadline)
-	defer cancel()
-	err := s.doRequest(ctx, opDelete, s.name(key), func(ctx context.Context) error {
-		return classify(s.core.RemoveObject(ctx, s.conf.Bucket, s.name(key), minio.RemoveObjectOptions{}))
-	})
-	if err != nil && !errors.Is(err, blobstore.ErrNotFound) {
+	if err := s.remove(ctx, key, minio.RemoveObjectOptions{}); err != nil {
 		return fmt.Errorf("delete %s: %w", key, err)
 	}
 	return nil

@@ -122,6 +122,7 @@ func printCollected(cmd *cobra.Command, r mailstore.CollectReport) {
 		{"deliveries forgotten", r.Deliveries},
 		{"accounts looked through for orphans", int64(r.Scanned)},
 		{"orphans found", r.Orphans},
+		{"uploads left behind, ended", r.Uploads},
 		{"objects deleted", r.Objects},
 		{"objects still named, kept", r.Named},
 		{"deleted accounts waiting to be removed", int64(r.Emptied)},

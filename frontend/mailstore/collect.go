@@ -23,6 +23,7 @@ type CollectReport struct {
 	Deliveries int64 `json:"deliveries"` // forgotten, so that they could be made again
 	Scanned    int   `json:"scanned"`    // accounts of which all objects were compared with the messages
 	Orphans    int64 `json:"orphans"`    // objects found that no message names
+	Uploads    int64 `json:"uploads"`    // that were begun and never finished, ended
 	Objects    int64 `json:"objects"`    // deleted from the store
 	Named      int64 `json:"named"`      // objects due to be deleted that a message still names; they come again later
 	Accounts   int   `json:"accounts"`   // removed for good

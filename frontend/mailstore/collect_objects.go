@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"starling/blobstore"
 	"starling/metadata"
 )
@@ -49,8 +51,8 @@ func (c *collector) orphans(ctx context.Context) error {
 	}
 }
 
-// scan compares the objects of an account with its messages, and writes its list of
-// mailboxes.
+// scan compares the objects of an account with its messages, ends uploads that were left
+// behind, and writes its list of mailboxes.
 func (c *collector) scan(ctx context.Context, account metadata.AccountID) error {
 	now, err := c.db.Now(ctx)
 	if err != nil {
@@ -78,11 +80,22 @@ func (c *collector) scan(ctx context.Context, account metadata.AccountID) error 
 	if err := c.doomOrphans(ctx, account, page); err != nil {
 		return err
 	}
+	c.endUploads(ctx, account, old)
 	if err := c.store.writeList(ctx, c.db, account); err != nil {
 		return err
 	}
 	c.report.Scanned++
 	return c.db.Scanned(ctx, account)
+}
+
+// endUploads ends what was begun so long ago that it can no more become an object that
+// a commit names. Where that cannot be done the rest of the collector's work still can.
+func (c *collector) endUploads(ctx context.Context, account metadata.AccountID, before time.Time) {
+	ended, err := blobstore.EndUploads(ctx, c.store.blobs, blobstore.AccountPrefix(int64(account)), before)
+	c.report.Uploads += int64(ended)
+	if err != nil {
+		c.store.log.Warn("uploads left behind are not ended", zap.Int64("account", int64(account)), zap.Error(err))
+	}
 }
 
 func (c *collector) doomOrphans(ctx context.Context, account metadata.AccountID, objects []metadata.ObjectID) error {
@@ -179,11 +192,11 @@ func (c *collector) deleteDoomed(ctx context.Context, account metadata.AccountID
 		if err := c.renew(ctx, account); err != nil {
 			return err
 		}
-		keys := make([]blobstore.Key, n)
+		current := make([]blobstore.Version, n)
 		for i, o := range objects[:n] {
-			keys[i] = blobstore.Object(o).Key(int64(account))
+			current[i].Key = blobstore.Object(o).Key(int64(account))
 		}
-		if err := c.delete(ctx, keys); err != nil {
+		if err := c.delete(ctx, current); err != nil {
 			return err
 		}
 		if err := c.db.Forget(ctx, account, objects[:n]); err != nil {
@@ -195,31 +208,31 @@ func (c *collector) deleteDoomed(ctx context.Context, account metadata.AccountID
 }
 
 // delete deletes objects, some at a time and not more in a second than is allowed.
-func (c *collector) delete(ctx context.Context, keys []blobstore.Key) error {
-	left := make(chan blobstore.Key)
+func (c *collector) delete(ctx context.Context, versions []blobstore.Version) error {
+	left := make(chan blobstore.Version)
 	errs := make([]error, deletes+1)
 	var workers sync.WaitGroup
 	for i := range deletes {
 		workers.Go(func() {
-			for key := range left {
+			for v := range left {
 				if errs[i] == nil {
-					errs[i] = c.store.blobs.Delete(ctx, key)
+					errs[i] = blobstore.DeleteVersion(ctx, c.store.blobs, v)
 				}
 			}
 		})
 	}
-	for _, key := range keys {
+	for _, v := range versions {
 		if errs[deletes] = c.pace.wait(ctx, time.Second/time.Duration(c.store.cfg.DeleteRate)); errs[deletes] != nil {
 			break
 		}
-		left <- key
+		left <- v
 	}
 	close(left)
 	workers.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	c.report.Objects += int64(len(keys))
+	c.report.Objects += int64(len(versions))
 	return nil
 }
 
@@ -260,6 +273,8 @@ func (c *collector) accounts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// No session and no delivery of it is left by now.
+		c.endUploads(ctx, account, time.Time{})
 		found, err := c.deletePrefix(ctx, account)
 		if err != nil {
 			return err
@@ -280,28 +295,30 @@ func (c *collector) accounts(ctx context.Context) error {
 	})
 }
 
-// deletePrefix deletes all objects of an account, and says how many it found.
+// deletePrefix deletes all objects of an account, with all that a versioned bucket has kept of
+// them, and says how much it found.
 func (c *collector) deletePrefix(ctx context.Context, account metadata.AccountID) (found int, err error) {
-	var keys []blobstore.Key
+	var page []blobstore.Version
 	remove := func() error {
-		defer func() { keys = keys[:0] }()
+		defer func() { page = page[:0] }()
 		if err := c.renew(ctx, account); err != nil {
 			return err
 		}
-		return c.delete(ctx, keys)
+		return c.delete(ctx, page)
 	}
-	for info, err := range c.store.blobs.List(ctx, blobstore.AccountPrefix(int64(account)), "") {
+	prefix := blobstore.AccountPrefix(int64(account))
+	for v, err := range blobstore.Versions(ctx, c.store.blobs, prefix) {
 		if err != nil {
 			return found, err
 		}
 		found++
-		if keys = append(keys, info.Key); len(keys) == doomPage {
+		if page = append(page, v); len(page) == doomPage {
 			if err := remove(); err != nil {
 				return found, err
 			}
 		}
 	}
-	if len(keys) > 0 {
+	if len(page) > 0 {
 		err = remove()
 	}
 	return found, err

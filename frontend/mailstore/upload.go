@@ -3,11 +3,10 @@ package mailstore
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
+	"io"
 	"time"
 
 	"starling/blobstore"
@@ -31,19 +30,22 @@ type Incoming struct {
 
 // Upload is a message on its way in. Its bytes are written to it as they
 // arrive; they are compressed and parsed on the way, and never held in memory
-// whole. It belongs to one goroutine, and must be discarded.
+// whole. What is large is sent to the store on the way too. It belongs to one
+// goroutine, and must be discarded.
 type Upload struct {
-	store    *Store
-	account  *Account
-	box      *box
-	in       Incoming
-	emailID  int64
-	threadID int64
-	spool    *codec.Spool
-	parser   *message.Parser
-	size     int64
-	cost     int64 // of the store's inflight
-	err      error // of the first Write that failed: the message is not whole
+	store   *Store
+	account *Account
+	box     *box
+	in      Incoming
+	emailID int64
+	spool   *codec.Spool
+	object  blobstore.Object
+	sending blobstore.Upload // of the object while it comes in; nil: it is small so far
+	sendCtx context.Context  //nolint:containedctx // of what is sent meanwhile, which Discard ends
+	parser  *message.Parser
+	size    int64
+	cost    int64 // of the store's inflight
+	err     error // of the first Write that failed: the message is not whole
 }
 
 // Appended is where a message came to stand.
@@ -80,8 +82,8 @@ func (a *Account) Upload(ctx context.Context, in Incoming, size int64) (*Upload,
 	}
 	u := &Upload{
 		store: a.store, account: a, box: b, in: in,
-		emailID: randomID(), threadID: randomID(),
-		parser: message.NewParser(), cost: cost,
+		emailID: randomID(), object: blobstore.NewObject(),
+		parser: message.NewParser(), cost: cost, sendCtx: context.WithoutCancel(ctx),
 	}
 	u.spool = a.store.codec.Spool(codec.Header{
 		Tenant:       int64(a.row.Tenant),
@@ -144,13 +146,31 @@ func (u *Upload) Write(p []byte) (n int, err error) {
 	}
 	_, _ = u.parser.Write(p) // never fails
 	n, u.err = u.spool.Write(p)
+	u.send()
 	return n, u.err
 }
+
+// send lets the store have what there is of a large object.
+func (u *Upload) send() {
+	object, size := u.spool.Spilled()
+	if object == nil {
+		return
+	}
+	if u.sending == nil {
+		u.sending = blobstore.NewUpload(u.sendCtx, u.store.blobs, u.key(), object)
+	}
+	u.sending.Grown(size)
+}
+
+func (u *Upload) key() blobstore.Key { return u.object.Key(int64(u.account.row.ID)) }
 
 // Discard frees what the upload holds. Whether the message was appended stays as it is.
 func (u *Upload) Discard() {
 	u.box.release()
 	defer u.store.inflight.give(u.account.row.ID, u.cost)
+	if u.sending != nil {
+		u.sending.Abort()
+	}
 	if err := u.spool.Discard(); err != nil {
 		u.store.log.Warn("spool not discarded: " + err.Error())
 	}
@@ -173,7 +193,7 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 	if err != nil {
 		return Appended{}, fmt.Errorf("pack summary: %w", err)
 	}
-	object, objectSize, extent, err := u.spool.Finish()
+	object, size, extent, err := u.spool.Finish()
 	if err != nil {
 		return Appended{}, err
 	}
@@ -181,20 +201,16 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 		InternalDate: u.in.Date,
 		Size:         u.size,
 		EmailID:      u.emailID,
-		ThreadID:     u.threadID,
 		Extent:       extent.Append(nil),
 		Summary:      packed,
-		References:   referenceHashes(summary),
 	}}
+	tie(&op.row, summary)
 	for range putAttempts {
-		id := blobstore.NewObject()
-		put, cancel := context.WithTimeout(ctx, u.store.cfg.PutTimeout)
-		done, err := u.store.blobs.Put(put, id.Key(int64(u.box.ref.Account)), object, objectSize)
-		cancel()
+		done, err := u.put(ctx, object, size)
 		if err != nil {
 			return Appended{}, fmt.Errorf("put message: %w", err)
 		}
-		op.row.Object = metadata.ObjectID(id)
+		op.row.Object = metadata.ObjectID(u.object)
 		op.deadline = done.Date.Add(u.store.cfg.OrphanGrace / 2)
 		u.commit(ctx, op)
 		if !errors.Is(op.err, metadata.ErrLate) {
@@ -203,11 +219,23 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 		if _, err := object.Seek(0, 0); err != nil {
 			return Appended{}, fmt.Errorf("rewind spool: %w", err)
 		}
+		u.object = blobstore.NewObject()
 	}
 	if errors.Is(op.err, metadata.ErrDelivered) {
 		return Appended{Again: true}, nil
 	}
 	return op.result, op.err
+}
+
+// put stores the object, the rest of it if some has been sent.
+func (u *Upload) put(ctx context.Context, object io.ReadSeeker, size int64) (blobstore.PutResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, u.store.cfg.PutTimeout)
+	defer cancel()
+	if sending := u.sending; sending != nil {
+		u.sending = nil
+		return sending.Finish(ctx, size)
+	}
+	return u.store.blobs.Put(ctx, u.key(), object, size)
 }
 
 // commit appends to the mailbox that has the name now: the one that had it when
@@ -225,27 +253,6 @@ func (u *Upload) commit(ctx context.Context, op *appendOp) {
 	u.box.release()
 	u.box = b
 	b.do(ctx, op)
-}
-
-// referenceHashes are the hashes of the message ids by which the message is
-// tied to a thread: its own first, 0 if it has none, then those that it refers to.
-func referenceHashes(s *message.Summary) []int64 {
-	own := s.MessageID()
-	hashes := []int64{0}
-	if own != nil {
-		hashes[0] = hashID(own)
-	}
-	for _, id := range s.References() {
-		if h := hashID(id); !slices.Contains(hashes, h) {
-			hashes = append(hashes, h)
-		}
-	}
-	return hashes
-}
-
-func hashID(id []byte) int64 {
-	sum := sha256.Sum256(id)
-	return int64(binary.LittleEndian.Uint64(sum[:]) >> 1) //nolint:gosec // 63 bits
 }
 
 // appendOp adds a message whose object has been put.

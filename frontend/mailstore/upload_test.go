@@ -386,6 +386,74 @@ func TestLargeMessage(t *testing.T) {
 	}
 }
 
+// What is large is sent to the store while it comes in, and nothing of it is left if it
+// does not come whole.
+func TestLargeMessageIsSentWhileItComesIn(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	dir := filepath.Join(t.TempDir(), "blobs")
+	store, err := disk.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := c.still(func(cfg *Config) { cfg.Blobs, cfg.MaxMessage = store, 8<<20 })
+	mine := c.enter(x, Inbox)
+	sent := func() (octets int64) {
+		t.Helper()
+		files, err := os.ReadDir(filepath.Join(dir, ".tmp"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			info, err := f.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			octets += info.Size()
+		}
+		return octets
+	}
+	objects := func() (n int) {
+		for _, err := range store.List(t.Context(), "", "") {
+			if n++; err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	data := make([]byte, 5<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data) // does not compress
+	for _, end := range []string{"appended", "broken off", "too big"} {
+		u, err := x.Upload(t.Context(), Incoming{Mailbox: Inbox}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if got := sent(); got < 4<<20 {
+			t.Errorf("%s: %d octets were sent before the last has come", end, got)
+		}
+		switch end {
+		case "appended":
+			done, err := u.Append(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body(t, mine, done.UID) != string(data) {
+				t.Error("another message came back")
+			}
+		case "too big":
+			_, err := u.Write(data)
+			wantError(t, err, ErrTooBig)
+		}
+		u.Discard()
+		if octets, n := sent(), objects(); octets != 0 || n != 1 {
+			t.Errorf("%s: %d octets were left, and %d objects are there", end, octets, n)
+		}
+	}
+}
+
 // Every mail of the corpus is taken, and comes back as it was.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
