@@ -14,6 +14,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
 )
 
 // Config says where the bucket is and how to talk to it. Endpoint and Bucket are required; the zero value of all else is a
@@ -55,6 +56,12 @@ type Config struct {
 	// MaxConns limits the connections to the server. Requests beyond it wait, at most for StallTimeout. Default 256.
 	MaxConns int
 
+	// ProbeDelay is how long requests fail at once when the server is away, until one is sent to see whether it is back.
+	// Default 2 s.
+	ProbeDelay time.Duration
+
+	// Log hears when the server is away, and when it is back. Default: nobody does.
+	Log *zap.Logger
 	// Metrics is where the figures are registered; nil: nowhere.
 	Metrics prometheus.Registerer
 	// Traces makes a span of each request; nil: no traces.
@@ -82,7 +89,7 @@ func (c Config) Validate() error {
 	if c.AccessKey != "" && c.AccessKeyFile != "" {
 		errs = append(errs, errors.New("access key and access key file: give one of them"))
 	}
-	if c.StallTimeout < 0 || c.Deadline < 0 || c.Attempts < 0 || c.RetryDelay < 0 || c.MaxConns < 0 {
+	if c.StallTimeout < 0 || c.Deadline < 0 || c.Attempts < 0 || c.RetryDelay < 0 || c.MaxConns < 0 || c.ProbeDelay < 0 {
 		errs = append(errs, errors.New("timeouts, attempts, delays and connections: none may be negative"))
 	}
 	return errors.Join(errs...)
@@ -95,6 +102,8 @@ func (c Config) withDefaults() Config {
 	c.Attempts = cmp.Or(c.Attempts, 4)
 	c.RetryDelay = cmp.Or(c.RetryDelay, 100*time.Millisecond)
 	c.MaxConns = cmp.Or(c.MaxConns, 256)
+	c.ProbeDelay = cmp.Or(c.ProbeDelay, 2*time.Second)
+	c.Log = cmp.Or(c.Log, zap.NewNop())
 	if c.Prefix != "" && !strings.HasSuffix(c.Prefix, "/") {
 		c.Prefix += "/"
 	}

@@ -211,15 +211,19 @@ func (r *reader) readOn(p []byte) (int, error) {
 		}
 		err = errors.Join(err, r.end())
 		err = &failure{blobstore.ErrUnavailable, err, true}
+		if r.ctx.Err() == nil {
+			r.s.broke(r.s.name(r.key), err)
+		}
 	}
 	if ctxErr := blobstore.ContextError(r.ctx); ctxErr != nil {
 		return 0, fmt.Errorf("get %s: %w", r.key, ctxErr)
 	}
 	r.tries++
-	if !temporary(err) || r.tries >= r.s.conf.Attempts {
+	again, ctxErr := r.s.repeat(r.ctx, r.tries, err)
+	if !again {
 		return 0, fmt.Errorf("get %s from offset %d: %w", r.key, r.at, err)
 	}
-	return 0, r.s.pause(r.ctx, r.tries)
+	return 0, ctxErr
 }
 
 // Close implements io.Closer.

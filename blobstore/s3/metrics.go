@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/sony/gobreaker/v2"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
@@ -75,6 +76,10 @@ type metrics struct {
 
 	hedgesWon, hedgesLost prometheus.Counter
 	wholeAgain            prometheus.Counter
+	retriesRefused        prometheus.Counter
+
+	breakerState   map[gobreaker.State]prometheus.Gauge
+	breakerRefused prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -100,7 +105,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Name: "starling_s3_hedges_total",
 		Help: "Gets sent a second time because the answer was late, by whether the second answer came first.",
 	}, []string{"result"})
+	states := in.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "starling_s3_breaker_state",
+		Help: "1 for the state of the circuit breaker: closed lets requests through, open none, half_open one at a time.",
+	}, []string{"state"})
 	m := &metrics{
+		breakerState: map[gobreaker.State]prometheus.Gauge{
+			gobreaker.StateClosed:   states.WithLabelValues("closed"),
+			gobreaker.StateHalfOpen: states.WithLabelValues("half_open"),
+			gobreaker.StateOpen:     states.WithLabelValues("open"),
+		},
+		breakerRefused: in.NewCounter(prometheus.CounterOpts{
+			Name: "starling_s3_breaker_refused_total",
+			Help: "Requests that were not sent because the server is away.",
+		}),
+		retriesRefused: in.NewCounter(prometheus.CounterOpts{
+			Name: "starling_s3_retries_refused_total",
+			Help: "Requests that were not repeated because too many others were.",
+		}),
 		hedgesWon: hedges.WithLabelValues("won"), hedgesLost: hedges.WithLabelValues("lost"),
 		sent: bytes.WithLabelValues("sent"), received: bytes.WithLabelValues("received"),
 		wholeAgain: in.NewCounter(prometheus.CounterOpts{
@@ -112,6 +134,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests whose answers have not been read to their end; those that wait for a connection included.",
 		}),
 	}
+	m.breakerState[gobreaker.StateClosed].Set(1)
 	for op := range operations {
 		for r := range results {
 			m.requests[op][r] = requests.WithLabelValues(op.String(), r.String())
@@ -122,12 +145,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// request sends one request, counts it, and traces it. object is the name of what it is about, and before how many
+// request sends one request, unless the server is away, counts it, and traces it. object is the name of what it is about, and before how many
 // requests of the same call have failed.
 func (s *Store) request(ctx context.Context, op operation, object string, before int, send func(context.Context) error) error {
+	done, err := s.allow(object)
+	if err != nil {
+		return err
+	}
 	ctx, span := s.startSpan(ctx, op, object, before)
 	start := time.Now()
-	err := send(ctx)
+	verdict := errNoVerdict // if it panics
+	defer func() { done(verdict) }()
+	err = send(ctx)
+	verdict = err
 	s.metrics.duration[op].Observe(time.Since(start).Seconds())
 	s.metrics.requests[op][resultOf(err)].Inc()
 	if before > 0 {

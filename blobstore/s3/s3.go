@@ -29,6 +29,9 @@ type Store struct {
 	hedger  hedger
 	parts   chan struct{} // those that are being sent, of all uploads
 
+	breaker *breaker
+	retries retries
+
 	background sync.WaitGroup // requests that nobody waits for, or may come to be so
 
 	secure bool // the endpoint is https
@@ -66,6 +69,7 @@ func New(conf Config) (*Store, error) {
 		return nil, fmt.Errorf("S3: %w", err)
 	}
 	s := &Store{core: minio.Core{Client: client}, conf: conf, http: t, metrics: m, secure: endpoint.Scheme == "https"}
+	s.breaker, s.retries = newBreaker(conf, m), retries{most: float64(conf.MaxConns), left: float64(conf.MaxConns)}
 	s.parts = make(chan struct{}, max(1, conf.MaxConns/partsShare))
 	if conf.Traces != nil {
 		s.tracer = conf.Traces.Tracer("starling/blobstore/s3")
@@ -172,6 +176,7 @@ func (s *Store) doRequest(ctx context.Context, op operation, object string, send
 // do calls try, with the number of calls before, until it succeeds or fails for good, or was called often enough. When ctx
 // has ended, that is the error.
 func (s *Store) do(ctx context.Context, try func(ctx context.Context, before int) error) error {
+	s.retries.earn()
 	for n := 0; ; {
 		if err := blobstore.ContextError(ctx); err != nil {
 			return err
@@ -183,18 +188,22 @@ func (s *Store) do(ctx context.Context, try func(ctx context.Context, before int
 		if ctxErr := blobstore.ContextError(ctx); ctxErr != nil && !errors.Is(err, blobstore.ErrBody) {
 			return fmt.Errorf("%w (last: %s)", ctxErr, err.Error()) // only told: an ended context is no other error
 		}
-		if n++; !temporary(err) || n >= s.conf.Attempts {
-			return err
+		n++
+		again, ctxErr := s.repeat(ctx, n, err)
+		if ctxErr != nil {
+			return ctxErr
 		}
-		if err := s.pause(ctx, n); err != nil {
+		if !again {
 			return err
 		}
 	}
 }
 
-// pause waits after the nth request: between a half and the whole of a delay that doubles.
-func (s *Store) pause(ctx context.Context, n int) error {
-	d := s.conf.RetryDelay << min(n-1, 5)
+// throttledDelay is how many times longer the pause is when the server wants fewer requests.
+const throttledDelay = 4
+
+// pause waits between a half and the whole of d.
+func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d/2 + rand.N(d/2+1))
 	defer t.Stop()
 	select {

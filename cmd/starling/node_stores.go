@@ -197,7 +197,7 @@ func openBlobs(ctx context.Context, cfg BlobsConfig, log *zap.Logger, figures pr
 		return store, nil, nil
 	}
 	s3Config := cfg.S3.config()
-	s3Config.Metrics, s3Config.Traces = figures, traces
+	s3Config.Log, s3Config.Metrics, s3Config.Traces = log, figures, traces
 	s3Store, err := s3.New(s3Config)
 	if err != nil {
 		return nil, nil, usageError{fmt.Errorf("blobs.s3: %w", err)}

@@ -178,6 +178,12 @@ func objects() row {
 		{title: "Results", unit: "ops", stacked: true, queries: rate("starling_s3_requests_total", "result")},
 		{title: "Time of a request, 99 %", unit: "s", queries: quantileBy("starling_s3_request_duration_seconds", "operation")},
 		{title: "Retries", unit: "ops", queries: rate("starling_s3_retries_total", "operation")},
+		{title: "Circuit breaker", unit: "short", help: "1 in the state that it is in. Open: requests fail at once, but for one every 2 s.", queries: now("starling_s3_breaker_state", "state")},
+		{title: "Not sent", unit: "ops", help: "Requests while the circuit breaker was open, and retries for which there was no budget.", queries: []query{
+			{`sum(rate(starling_s3_breaker_refused_total{$m}[$__rate_interval]))`, "requests"},
+			{`sum(rate(starling_s3_retries_refused_total{$m}[$__rate_interval]))`, "retries"},
+		}},
+		{title: "Large messages put whole at their end", unit: "ops", queries: rate("starling_s3_uploads_put_whole_total", "instance")},
 		{title: "Octets", unit: "Bps", queries: rate("starling_s3_bytes_total", "direction")},
 		{title: "Requests in flight", unit: "short", queries: now("starling_s3_requests_in_flight", "instance")},
 		{title: "Found in the cache", unit: "percentunit", queries: one(
