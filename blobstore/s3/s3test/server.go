@@ -104,16 +104,16 @@ func startOnce(ctx context.Context, program, dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, meta := filepath.Join(dir, "data"), filepath.Join(dir, "meta")
-	for _, d := range []string{data, meta} {
+	data, meta, versions := filepath.Join(dir, "data"), filepath.Join(dir, "meta"), filepath.Join(dir, "versions")
+	for _, d := range []string{data, meta, versions} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}
 	}
 	run, kill := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{Endpoint: "http://" + addr, kill: kill, done: make(chan struct{})}
-	// The sidecar holds what would else be extended attributes, which not every file system has.
-	cmd := exec.CommandContext(run, program, "--port", addr, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet", "posix", "--sidecar", meta, data)
+	// A bucket keeps versions only if it is told to. The sidecar holds what would else be extended attributes, which not every file system has.
+	cmd := exec.CommandContext(run, program, "--port", addr, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet", "posix", "--sidecar", meta, "--versioning-dir", versions, data)
 	cmd.Stdout, cmd.Stderr = &s.out, &s.out
 	cmd.SysProcAttr = processAttr()
 	go s.run(cmd)
