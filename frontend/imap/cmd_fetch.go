@@ -68,10 +68,11 @@ type fetch struct {
 	flags   bool // FLAGS is asked for
 	modSeq  bool // MODSEQ is asked for, or implied
 
-	rows  []fetchRow // of the batch
-	taken int        // how many of rows have been met by what was read
-	arena []byte     // what rows hold of extents and summaries
-	held  []byte     // of a binary part, to find out how it has to be written
+	rows     []fetchRow // of the batch
+	taken    int        // how many of rows have been met by what was read
+	arena    []byte     // what rows hold of extents and summaries
+	reserved int64      // octets of memory for both
+	held     []byte     // of a binary part, to find out how it has to be written
 
 	ahead  *runAhead
 	marked bool // \Seen was set on the batch

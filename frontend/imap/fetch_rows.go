@@ -19,6 +19,12 @@ const (
 	batchRows  = 512     // rows of a batch
 	batchMarks = 128     // the same where each may have to be marked as seen
 	batchBytes = 1 << 20 // octets of summaries after which a batch ends early
+
+	// A batch has batchFew rows where there is no memory for more; each row counts for
+	// rowCost octets until it is known what they hold.
+	batchFew = 64
+	rowCost  = 640
+	rowSize  = 256 // of which are the row itself
 )
 
 // fetchRow is a message of a batch: what the view knows of it, and its row.
@@ -33,6 +39,12 @@ type fetchRow struct {
 
 // fromRows answers what needs the messages' rows, a batch at a time.
 func (f *fetch) fromRows(ctx context.Context, uids []metadata.UIDRange) {
+	if err := f.s.account.ReserveRows(ctx, batchFew*rowCost); err != nil {
+		f.failure = fmt.Errorf("read rows: %w", err)
+		return
+	}
+	f.reserved = batchFew * rowCost
+	defer func() { f.s.account.AdjustRows(-f.reserved) }()
 	for len(uids) > 0 && f.s.enc.Err() == nil {
 		rest, err := f.load(ctx, uids)
 		if ctx.Err() != nil {
@@ -61,10 +73,10 @@ func (f *fetch) load(ctx context.Context, uids []metadata.UIDRange) ([]metadata.
 	}
 	f.rows, f.arena, f.taken = f.rows[:0], f.arena[:0], 0
 	for m := range v.messages(uids) {
-		f.rows = append(f.rows, fetchRow{seq: m.seq, uid: m.uid, slot: m.slot, ghost: m.ghost})
-		if len(f.rows) == most {
+		if len(f.rows) == most || len(f.rows) == batchFew && !f.reserve(int64(most)*rowCost) {
 			break
 		}
+		f.rows = append(f.rows, fetchRow{seq: m.seq, uid: m.uid, slot: m.slot, ghost: m.ghost})
 	}
 	if len(f.rows) == 0 {
 		return nil, nil
@@ -76,7 +88,26 @@ func (f *fetch) load(ctx context.Context, uids []metadata.UIDRange) ([]metadata.
 	if errors.Is(err, errEnough) {
 		f.rows, err = f.rows[:f.taken], nil
 	}
+	f.charge()
 	return after(uids, f.rows[len(f.rows)-1].uid), err
+}
+
+// reserve sees to it that so many octets are reserved for the batch, if there is room.
+func (f *fetch) reserve(octets int64) bool {
+	more := octets - f.reserved
+	if more > 0 && !f.s.account.TryReserveRows(more) {
+		return false
+	}
+	f.reserved += max(more, 0)
+	return true
+}
+
+// charge notes what the batch holds, if that is more than was reserved.
+func (f *fetch) charge() {
+	if more := int64(cap(f.rows))*rowSize + int64(cap(f.arena)) - f.reserved; more > 0 {
+		f.s.account.AdjustRows(more)
+		f.reserved += more
+	}
 }
 
 // wanted are the UIDs of the batch. Messages that follow each other in the view

@@ -26,6 +26,10 @@ const (
 	// budgetShare is the part of a budget, one in so many, that one account can have:
 	// who sends or reads slowly must not keep others from it.
 	budgetShare = 8
+	// rowsShare is the part of Config.ReadMemory, one in so many, that is for rows. It is
+	// apart from that for bodies because who answers has both: who waits for the latter
+	// keeps nobody from the former.
+	rowsShare = 3
 )
 
 // memoryShare is the part, in per cent, of what the process may use; fallback if that
@@ -168,3 +172,19 @@ func (a *Account) TryReserveRead(n int64) (release func(), ok bool) {
 	}
 	return func() { a.store.reads.give(a.row.ID, n) }, true
 }
+
+// ReserveRows reserves n octets of memory for rows of messages that a session reads to
+// answer with, and waits a little for others to be done with theirs. AdjustRows gives them
+// back. metadata.ErrUnavailable says that there was no room in time.
+func (a *Account) ReserveRows(ctx context.Context, n int64) error {
+	return a.store.rows.take(ctx, a.row.ID, n)
+}
+
+// TryReserveRows is ReserveRows without waiting.
+func (a *Account) TryReserveRows(n int64) bool {
+	_, ok := a.store.rows.try(a.row.ID, n)
+	return ok
+}
+
+// AdjustRows notes that what was reserved for rows has become n octets more, or fewer.
+func (a *Account) AdjustRows(n int64) { a.store.rows.adjust(a.row.ID, n) }

@@ -73,6 +73,7 @@ type metrics struct {
 	refusedMessage  prometheus.Counter
 	refusedSnapshot prometheus.Counter
 	refusedRead     prometheus.Counter
+	refusedRows     prometheus.Counter
 	corrupt         prometheus.Counter
 
 	collected     prometheus.Counter
@@ -119,6 +120,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refusedMessage:  refused.WithLabelValues("message"),
 		refusedSnapshot: refused.WithLabelValues("snapshot"),
 		refusedRead:     refused.WithLabelValues("read"),
+		refusedRows:     refused.WithLabelValues("rows"),
 		corrupt:         counter("mailstore_corrupt_objects_total", "Reads of objects whose bytes are not those that were stored."),
 		collected:       runs.WithLabelValues("ok"), collectFailed: runs.WithLabelValues("failed"),
 		unaccepted:  runs.WithLabelValues("unaccepted"),
@@ -157,6 +159,7 @@ func (s *Store) register(reg prometheus.Registerer) {
 	gauge("snapshot_bytes", "Memory of mailboxes held, and reserved for those being loaded.", s.snapshots.inUse)
 	gauge("search_bytes", "Memory of what searches asked of messages.", s.recall.bytes)
 	gauge("read_bytes", "Memory reserved for bodies that are read to answer with.", s.reads.inUse)
+	gauge("rows_bytes", "Memory reserved for rows of messages that are read to answer with.", s.rows.inUse)
 }
 
 // commit counts a commit of n changes.

@@ -18,6 +18,7 @@ type Status struct {
 	Snapshots Memory     `json:"snapshots"` // of mailboxes held
 	Inflight  Memory     `json:"inflight"`  // of messages on their way in
 	Reads     Memory     `json:"reads"`     // of bodies read to answer with
+	Rows      Memory     `json:"rows"`      // of rows read to answer with
 	Deaf      bool       `json:"deaf"`      // hints of other nodes are known not to arrive: the sweep runs more often
 	Sweep     LastRun    `json:"sweep"`     // over all that is held
 	Collector CollectRun `json:"collector"` // on this node
@@ -54,7 +55,7 @@ func lastRun(began time.Time, err error) LastRun {
 // Status is the Store as it is now. It asks no other server.
 func (s *Store) Status() Status {
 	v := Status{
-		Snapshots: s.snapshots.status(), Inflight: s.inflight.status(), Reads: s.reads.status(), Deaf: s.watch.isDeaf(),
+		Snapshots: s.snapshots.status(), Inflight: s.inflight.status(), Reads: s.reads.status(), Rows: s.rows.status(), Deaf: s.watch.isDeaf(),
 	}
 	s.runs.Lock()
 	v.Sweep, v.Collector = s.lastSweep, s.lastCollect

@@ -32,7 +32,7 @@ type Config struct {
 	Inflight   int64  // octets of memory for messages on their way in; 12 % of GOMEMLIMIT, or 512 MiB
 
 	SnapshotMemory int64 // octets of memory for the mailboxes that are held; 40 % of GOMEMLIMIT, or 2 GiB
-	ReadMemory     int64 // octets of memory for bodies that are read to answer with; 12 % of GOMEMLIMIT, or 512 MiB
+	ReadMemory     int64 // octets of memory for rows and bodies that are read to answer with; 12 % of GOMEMLIMIT, or 512 MiB
 	SearchMemory   int64 // octets of memory for what searches asked of messages, to ask no more; 5 % of GOMEMLIMIT, or 128 MiB
 
 	ReadTimeout  time.Duration // for loading a mailbox; 15 s
@@ -104,6 +104,7 @@ type Store struct {
 
 	inflight  *budget // messages on their way in
 	reads     *budget // bodies that are read to answer with
+	rows      *budget // rows of messages that are
 	snapshots *budget // mailboxes that are held
 	recall    *recall
 
@@ -135,10 +136,12 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to changes: %w", err)
 	}
+	rows := cfg.ReadMemory / rowsShare
 	s := &Store{
 		cfg: cfg, db: cfg.DB, blobs: cfg.Blobs, log: cfg.Log, codec: coder, metrics: m, sub: sub, watch: newWatch(),
 		inflight:  newBudget("take in a message beside others", cfg.Inflight, cfg.Inflight/budgetShare, m.refusedMessage),
-		reads:     newBudget("read beside others", cfg.ReadMemory, cfg.ReadMemory/budgetShare, m.refusedRead),
+		reads:     newBudget("read beside others", cfg.ReadMemory-rows, (cfg.ReadMemory-rows)/budgetShare, m.refusedRead),
+		rows:      newBudget("read messages beside others", rows, rows/budgetShare, m.refusedRows),
 		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, cfg.SnapshotMemory, m.refusedSnapshot),
 		recall:    newRecall(cfg.SearchMemory),
 		accounts:  make(map[metadata.AccountID]*resident),
