@@ -82,6 +82,42 @@ where m.account_id = $1::bigint and m.name = $2::text and not m.dropped`,
 	return m, noMailbox(err, name)
 }
 
+// NameRef names a mailbox of any account by its name.
+type NameRef struct {
+	Account AccountID
+	Name    string
+}
+
+// MailboxesByName reads the rows of many mailboxes in one round trip, and calls each with
+// those that are there, and the place of their names in refs. A row is the callee's to keep.
+func (db *DB) MailboxesByName(ctx context.Context, refs []NameRef, each func(int, *Mailbox)) error {
+	accounts, names := make([]int64, len(refs)), make([]string, len(refs))
+	for i, r := range refs {
+		accounts[i], names[i] = int64(r.Account), r.Name
+	}
+	return db.rows(ctx, "find mailboxes", `
+select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
+  m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
+  m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
+  r.n
+from unnest($1::bigint[], $2::text[]) with ordinality r(account_id, name, n),
+  lateral (
+    select *
+    from mailbox b
+    where b.account_id = r.account_id and b.name = r.name and not b.dropped
+    limit 1) m`,
+		[]any{accounts, names}, func(rows pgx.Rows) error {
+			var m Mailbox
+			var n int64
+			if err := rows.Scan(append(m.into(), &n)...); err != nil {
+				return err
+			}
+			m.Account = refs[n-1].Account
+			each(int(n-1), &m)
+			return nil
+		})
+}
+
 func noMailbox(err error, name string) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("mailbox %q: %w", name, ErrNoMailbox)

@@ -168,11 +168,14 @@ type BoxRef struct {
 	Mailbox MailboxID
 }
 
-// Pulse is the version that a mailbox has now.
+// Pulse is the version that a mailbox has now, with all else by which a change of it shows.
 type Pulse struct {
 	BoxRef
 	Version
-	Dropped bool // deleted, or not there at all
+	Dropped     bool // deleted, or not there at all
+	UIDValidity uint32
+	ListSeq     int64
+	Recent      int64
 }
 
 // Pulses reads the versions of many mailboxes in one round trip, in the order
@@ -185,17 +188,19 @@ func (db *DB) Pulses(ctx context.Context, refs []BoxRef) ([]Pulse, error) {
 	}
 	pulses := make([]Pulse, 0, len(refs))
 	err := db.rows(ctx, "read the versions of mailboxes", `
-select r.account_id, r.id, coalesce(m.modseq, 0), coalesce(m.stamp, 0), (select epoch()), coalesce(m.dropped, true)
+select r.account_id, r.id, coalesce(m.modseq, 0), coalesce(m.stamp, 0), (select epoch()), coalesce(m.dropped, true),
+  coalesce(m.uidvalidity, 0), coalesce(m.listseq, 0), coalesce(m.recent, 0)
 from unnest($1::bigint[], $2::bigint[]) with ordinality r(account_id, id, n)
 left join lateral (
-  select b.modseq, b.stamp, b.dropped
+  select b.modseq, b.stamp, b.dropped, b.uidvalidity, b.listseq, b.recent
   from mailbox b
   where b.account_id = r.account_id and b.id = r.id
   limit 1) m on true
 order by r.n`,
 		[]any{accounts, mailboxes}, func(rows pgx.Rows) error {
 			var p Pulse
-			if err := rows.Scan(&p.Account, &p.Mailbox, &p.ModSeq, &p.Stamp, &p.Epoch, &p.Dropped); err != nil {
+			if err := rows.Scan(&p.Account, &p.Mailbox, &p.ModSeq, &p.Stamp, &p.Epoch, &p.Dropped,
+				&p.UIDValidity, &p.ListSeq, &p.Recent); err != nil {
 				return err
 			}
 			pulses = append(pulses, p)

@@ -29,8 +29,11 @@ func (c listCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if err := checkPatterns(c.args.Reference, c.args.Patterns...); err != nil {
 		return "", err
 	}
-	if err := s.beginStatus(ctx, c.args.Return.Status); err != nil {
-		return "", err
+	if c.args.Return.Status != nil {
+		s.mindStatus(c.args.Return.Status)
+		if err := s.proveView(ctx); err != nil {
+			return "", err
+		}
 	}
 	list, err := s.account.List(ctx)
 	if err != nil {

@@ -27,12 +27,13 @@ func parseStatus(d *imapwire.Decoder) (command, error) {
 }
 
 func (c statusCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
-	if err := s.beginStatus(ctx, c.items); err != nil {
-		return "", err
-	}
+	s.mindStatus(c.items)
 	name := mailstore.CleanName(c.name)
-	if s.view != nil && !s.view.mailbox.Gone() {
-		if row := s.view.snap.Mailbox(); row.Name == name {
+	if s.view != nil && s.view.snap.Mailbox().Name == name {
+		if err := s.proveView(ctx); err != nil {
+			return "", err
+		}
+		if row := s.view.snap.Mailbox(); row.Name == name && !s.view.mailbox.Gone() {
 			return "", s.tellStatus(ctx, c.name, row, c.items)
 		}
 	}
@@ -40,19 +41,25 @@ func (c statusCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if err != nil {
 		return "", fmt.Errorf("status of %q: %w", name, err)
 	}
+	if s.view != nil && s.view.mailbox.ID() == row.ID { // it was given that name elsewhere
+		if err := s.proveView(ctx); err != nil {
+			return "", err
+		}
+	}
 	return "", s.tellStatus(ctx, c.name, &row, c.items)
 }
 
-// beginStatus does what comes before any STATUS response: asking for the highest
-// modseq shows that the client knows CONDSTORE (RFC 7162 §3.1), and the selected
-// mailbox is brought wholly up to date, so that both say the same of it.
-func (s *session) beginStatus(ctx context.Context, items []string) error {
-	if items == nil {
-		return nil
-	}
+// mindStatus notes that asking for the highest modseq shows that the client knows
+// CONDSTORE (RFC 7162 §3.1).
+func (s *session) mindStatus(items []string) {
 	if slices.Contains(items, imapwire.StatusHighestModSeq) {
 		s.enable(condStore)
 	}
+}
+
+// proveView brings the client wholly up to date with the selected mailbox, if there is
+// one, before STATUS speaks of it: so both say the same.
+func (s *session) proveView(ctx context.Context) error {
 	if s.view == nil {
 		return nil
 	}

@@ -56,7 +56,7 @@ func (a *Account) Usage(ctx context.Context) (metadata.Quota, error) {
 
 // Mailbox reads the row of the mailbox name; metadata.ErrNoMailbox if there is none.
 func (a *Account) Mailbox(ctx context.Context, name string) (metadata.Mailbox, error) {
-	return a.store.db.MailboxByName(ctx, a.row.ID, name)
+	return a.store.mailbox(ctx, a.row.ID, name)
 }
 
 // Create makes the mailbox name (RFC 9051 §6.3.4). specialUse are attributes of
@@ -166,7 +166,7 @@ func (a *Account) hold(ctx context.Context, name string) (*box, error) {
 
 // holdAnew is hold by what PostgreSQL says now.
 func (a *Account) holdAnew(ctx context.Context, name string) (b *box, fresh bool, err error) {
-	row, err := a.store.db.MailboxByName(ctx, a.row.ID, name)
+	row, err := a.store.mailbox(ctx, a.row.ID, name)
 	if err != nil {
 		return nil, false, err
 	}

@@ -34,7 +34,7 @@ type box struct {
 	idle     time.Time // since when holders is 0
 	sessions map[*Mailbox]struct{}
 	gone     bool     // the mailbox was deleted
-	reading  *reading // the load under way
+	reading  *reading // the load under way, or about to be
 	next     *reading // the load that those wait for who came while one was under way
 	queue    []*pending
 	draining bool // a goroutine takes from queue
@@ -49,10 +49,13 @@ type box struct {
 
 // reading is one load of a mailbox that any number of callers wait for.
 type reading struct {
-	why  reason            // of the first of them
-	span trace.SpanContext // likewise
-	done chan struct{}
-	err  error
+	box   *box
+	why   reason            // of the first of them
+	span  trace.SpanContext // likewise
+	begun bool              // who comes now is too late for it; box.mu guards it
+	base  *Snapshot         // what the node had when it began
+	done  chan struct{}
+	err   error
 }
 
 // hint is what was told of changes on other nodes.
@@ -77,18 +80,22 @@ func (b *box) refreshFor(ctx context.Context, why reason) error {
 	span := b.store.spanOf(ctx)
 	b.mu.Lock()
 	r := b.reading
+	start := r == nil
 	switch {
-	case r == nil:
-		r = &reading{why: why, span: span, done: make(chan struct{})}
+	case start:
+		r = b.newReading(why, span)
 		b.reading = r
-		b.store.work.Go(func() { b.read(r) })
+	case !r.begun:
 	case b.next == nil:
-		b.next = &reading{why: why, span: span, done: make(chan struct{})}
+		b.next = b.newReading(why, span)
 		r = b.next
 	default:
 		r = b.next
 	}
 	b.mu.Unlock()
+	if start {
+		r.start()
+	}
 	select {
 	case <-r.done:
 		return r.err
@@ -97,15 +104,55 @@ func (b *box) refreshFor(ctx context.Context, why reason) error {
 	}
 }
 
-// read loads for r, and for whoever came meanwhile.
-func (b *box) read(r *reading) {
-	for r != nil {
-		r.err = b.load(r)
-		b.mu.Lock()
-		close(r.done)
-		r = b.next
-		b.reading, b.next = r, nil
-		b.mu.Unlock()
+func (b *box) newReading(why reason, span trace.SpanContext) *reading {
+	return &reading{box: b, why: why, span: span, done: make(chan struct{})}
+}
+
+// start has r done: with what others ask at the same time if a look at the version may
+// be enough.
+func (r *reading) start() {
+	s := r.box.store
+	if r.why == forCommand {
+		s.proofs.add(r)
+	} else {
+		s.work.Go(r.read)
+	}
+}
+
+// beginProof begins r, and says whether the mailbox is likely to be as the node has it.
+// If not it is read right away, on its own.
+func (r *reading) beginProof() bool {
+	b := r.box
+	b.mu.Lock()
+	r.begun, r.base = true, b.current.Load()
+	likely := r.base != nil && b.hinted.modseq == 0 && b.contest == 0
+	b.mu.Unlock()
+	if !likely {
+		b.store.work.Go(r.read)
+	}
+	return likely
+}
+
+// read loads for r.
+func (r *reading) read() {
+	b := r.box
+	b.mu.Lock()
+	r.begun = true
+	b.mu.Unlock()
+	r.finish(b.load(r))
+}
+
+// finish tells those who wait for r, and starts what others wait for who came meanwhile.
+func (r *reading) finish(err error) {
+	b := r.box
+	r.err = err
+	b.mu.Lock()
+	close(r.done)
+	next := b.next
+	b.reading, b.next = next, nil
+	b.mu.Unlock()
+	if next != nil {
+		next.start()
 	}
 }
 

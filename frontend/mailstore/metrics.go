@@ -59,6 +59,7 @@ type metrics struct {
 	commits   [kinds]prometheus.Counter
 	conflicts prometheus.Counter
 	groupSize prometheus.Histogram
+	readSize  prometheus.Histogram
 
 	cold        prometheus.Counter
 	held        prometheus.Counter
@@ -110,6 +111,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		conflicts: counter("mailstore_conflicts_total", "Commits that found the mailbox changed by another node."),
 		groupSize: histogram("mailstore_group_size", "Changes in one commit.", prometheus.ExponentialBuckets(1, 2, 10)),
+		readSize:  histogram("mailstore_read_group_size", "Mailboxes asked about in one statement.", prometheus.ExponentialBuckets(1, 2, 9)),
 		cold:      loads.WithLabelValues("cold"), held: loads.WithLabelValues("held"),
 		hintLatency: histogram("mailstore_hint_latency_seconds",
 			"Time from a commit on another node until this one takes in the hint, of hints that have news.", latencyBuckets),

@@ -100,6 +100,8 @@ type Store struct {
 	sub     events.Subscription
 	watch   watch
 	lists   lists
+	proofs  *gather[*reading]
+	names   *gather[*byName]
 	work    sync.WaitGroup
 
 	inflight  *budget // messages on their way in
@@ -146,6 +148,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		recall:    newRecall(cfg.SearchMemory),
 		accounts:  make(map[metadata.AccountID]*resident),
 	}
+	s.proofs, s.names = newGather(&s.work, s.prove), newGather(&s.work, s.find)
 	s.lists.due = make(map[metadata.AccountID]time.Time)
 	s.snapshots.room = s.makeRoom
 	if cfg.Traces != nil {

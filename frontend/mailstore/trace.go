@@ -45,9 +45,15 @@ func within(span trace.SpanContext) context.Context {
 	return trace.ContextWithSpanContext(context.Background(), span)
 }
 
-// commitSpan begins the span of a commit of those whose spans are given by of, 0 to n-1:
-// the first that is sampled is its parent, and it is linked to the others.
+// commitSpan is groupSpan for a commit.
 func (s *Store) commitSpan(n int, of func(int) trace.SpanContext) (context.Context, trace.Span) {
+	return s.groupSpan("mailstore commit", "starling.changes", n, of)
+}
+
+// groupSpan begins the span of what is done at once for those whose spans are given by
+// of, 0 to n-1: the first that is sampled is its parent, and it is linked to the others.
+// size is the attribute that says how many there are.
+func (s *Store) groupSpan(name, size string, n int, of func(int) trace.SpanContext) (context.Context, trace.Span) {
 	ctx := context.Background()
 	if s.tracer == nil {
 		return ctx, trace.SpanFromContext(ctx)
@@ -66,8 +72,7 @@ func (s *Store) commitSpan(n int, of func(int) trace.SpanContext) (context.Conte
 	if !parent.IsValid() {
 		return ctx, trace.SpanFromContext(ctx)
 	}
-	return s.tracer.Start(within(parent), "mailstore commit", trace.WithLinks(links...),
-		trace.WithAttributes(attribute.Int("starling.changes", n)))
+	return s.tracer.Start(within(parent), name, trace.WithLinks(links...), trace.WithAttributes(attribute.Int(size, n)))
 }
 
 // catchUpSpan begins the span of reading what a hint told of, as part of what the hint is.

@@ -1,0 +1,186 @@
+package mailstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"starling/metadata"
+)
+
+// gather has what many sessions ask PostgreSQL at the same time asked in one
+// statement: what comes while statements are under way waits, and all that came
+// meanwhile goes into the next. There is no timer, and what is asked alone is
+// asked at once. An answer is of a moment after the question came.
+type gather[Q any] struct {
+	work *sync.WaitGroup
+	ask  func([]Q) // answers every one of them
+
+	mu      sync.Mutex
+	waiting []Q
+	asking  int // statements under way
+}
+
+const (
+	// maxGathers is how many statements of a gather are under way at a time: while one
+	// is slow, what comes next need not wait for it.
+	maxGathers = 2
+	// maxGathered is how many questions go into one statement.
+	maxGathered = 256
+)
+
+func newGather[Q any](work *sync.WaitGroup, ask func([]Q)) *gather[Q] {
+	return &gather[Q]{work: work, ask: ask}
+}
+
+func (g *gather[Q]) add(q Q) {
+	g.mu.Lock()
+	g.waiting = append(g.waiting, q)
+	start := g.asking < maxGathers
+	if start {
+		g.asking++
+	}
+	g.mu.Unlock()
+	if start {
+		g.work.Go(g.run)
+	}
+}
+
+// run asks until nothing waits any more.
+func (g *gather[Q]) run() {
+	for {
+		g.mu.Lock()
+		group := g.waiting
+		if len(group) == 0 {
+			g.asking--
+			g.mu.Unlock()
+			return
+		}
+		g.waiting = nil
+		if len(group) > maxGathered {
+			group, g.waiting = group[:maxGathered:maxGathered], group[maxGathered:]
+		}
+		g.mu.Unlock()
+		g.ask(group)
+	}
+}
+
+// prove answers those who want to know whether what the node holds of their mailboxes is
+// all that there is. It mostly is, which versions show; what changed is then read on its own.
+func (s *Store) prove(group []*reading) {
+	group = filter(group, (*reading).beginProof)
+	if len(group) == 0 {
+		return
+	}
+	s.metrics.readSize.Observe(float64(len(group)))
+	if len(group) == 1 { // one statement is enough, whatever it finds
+		group[0].read()
+		return
+	}
+	pulses, err := s.pulses(group)
+	for i, r := range group {
+		switch {
+		case err != nil:
+			r.finish(err)
+		case r.base.is(&pulses[i]):
+			s.metrics.held.Inc()
+			s.metrics.catchUps[r.why].Inc()
+			r.finish(nil)
+		default:
+			s.work.Go(r.read)
+		}
+	}
+}
+
+func (s *Store) pulses(group []*reading) (pulses []metadata.Pulse, err error) {
+	defer recovered(&err)
+	ctx, span := s.groupSpan("mailstore compare", "starling.mailboxes", len(group), func(i int) trace.SpanContext { return group[i].span })
+	defer func() { end(span, err) }()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
+	refs := make([]metadata.BoxRef, len(group))
+	for i, r := range group {
+		refs[i] = r.box.ref
+	}
+	if pulses, err = s.db.Pulses(ctx, refs); err != nil {
+		return nil, fmt.Errorf("compare %d mailboxes: %w", len(refs), err)
+	}
+	return pulses, nil
+}
+
+// is says that a mailbox is as s has it.
+func (s *Snapshot) is(p *metadata.Pulse) bool {
+	return !p.Dropped && s.row.Version == p.Version && s.row.UIDValidity == p.UIDValidity &&
+		s.row.ListSeq == p.ListSeq && s.row.Recent == p.Recent
+}
+
+// byName is a question for the row of a mailbox by its name.
+type byName struct {
+	ref  metadata.NameRef
+	span trace.SpanContext
+	done chan struct{}
+	row  metadata.Mailbox
+	err  error
+}
+
+// mailbox reads the row of the mailbox name; metadata.ErrNoMailbox if there is none.
+func (s *Store) mailbox(ctx context.Context, account metadata.AccountID, name string) (metadata.Mailbox, error) {
+	n := &byName{ref: metadata.NameRef{Account: account, Name: name}, span: s.spanOf(ctx), done: make(chan struct{})}
+	s.names.add(n)
+	select {
+	case <-n.done:
+		return n.row, n.err
+	case <-ctx.Done():
+		return metadata.Mailbox{}, ctx.Err()
+	}
+}
+
+// find answers those who ask for mailboxes by name.
+func (s *Store) find(group []*byName) {
+	s.metrics.readSize.Observe(float64(len(group)))
+	err := s.findRows(group)
+	for _, n := range group {
+		switch {
+		case err != nil:
+			n.err = err
+		case n.row.ID == 0:
+			n.err = fmt.Errorf("mailbox %q: %w", n.ref.Name, metadata.ErrNoMailbox)
+		}
+		close(n.done)
+	}
+}
+
+func (s *Store) findRows(group []*byName) (err error) {
+	defer recovered(&err)
+	ctx, span := s.groupSpan("mailstore find", "starling.mailboxes", len(group), func(i int) trace.SpanContext { return group[i].span })
+	defer func() { end(span, err) }()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
+	if len(group) == 1 {
+		n := group[0]
+		n.row, err = s.db.MailboxByName(ctx, n.ref.Account, n.ref.Name)
+		if errors.Is(err, metadata.ErrNoMailbox) {
+			n.row, err = metadata.Mailbox{}, nil
+		}
+		return err
+	}
+	refs := make([]metadata.NameRef, len(group))
+	for i, n := range group {
+		refs[i] = n.ref
+	}
+	return s.db.MailboxesByName(ctx, refs, func(i int, m *metadata.Mailbox) { group[i].row = *m })
+}
+
+// filter keeps what keep says of group.
+func filter[T any](group []T, keep func(T) bool) []T {
+	kept := group[:0]
+	for _, x := range group {
+		if keep(x) {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}
