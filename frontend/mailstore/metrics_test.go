@@ -288,7 +288,7 @@ func TestStatus(t *testing.T) {
 	got.Sweep, got.Collector, got.Snapshots.Used = LastRun{}, CollectRun{}, 0
 	want := Status{
 		Accounts: 1, Sessions: 1, Mailboxes: 2, Open: 1, Deaf: true,
-		Snapshots: Memory{Most: 2 << 20}, Inflight: Memory{Used: uploadCost(100), Most: 1 << 20}, Reads: Memory{Used: 50, Most: 3 << 20},
+		Snapshots: Memory{Most: 2 << 20}, Inflight: Memory{Used: uploadCost(100), Most: 1 << 20}, Reads: Memory{Used: 50, Most: 2 << 20}, Rows: Memory{Most: 1 << 20},
 	}
 	if got != want {
 		t.Errorf("status %+v\nwant   %+v", got, want)
