@@ -9,6 +9,10 @@ ARGS ?=
 PKG ?= ./...
 TESTFLAGS ?=
 BENCH ?= .
+# What `make bench` hands to bench, such as BENCHFLAGS="-quick"; CORPUS: a folder of .eml files; BENCH_OUT: where the report is written.
+BENCHFLAGS ?=
+CORPUS ?=
+BENCH_OUT ?= bin/bench
 FUZZTIME ?= 10s
 IMAGE ?= starling
 SEED ?= 1
@@ -19,10 +23,10 @@ RACE ?= ./events/... ./frontend/auth ./frontend/mailstore ./frontend/imap
 LINT := bin/golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit race chart vet lint fmt build image bench fuzz chaos tools setup clean
+.PHONY: help run test unit race chart vet lint fmt build image bench microbench fuzz chaos tools setup clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start two nodes on this machine, with all they need (ARGS="…" for `starling dev`)
 	@deploy/setup run
@@ -56,7 +60,11 @@ build: ## build bin/starling
 image: ## the container image, with a Docker engine (IMAGE=name)
 	docker build -f deploy/Dockerfile -t $(IMAGE) .
 
-bench: ## benchmarks (PKG=./… BENCH=regexp)
+bench: ## beside Dovecot: how fast, for which goals, into BENCH_OUT (BENCHFLAGS="-quick" CORPUS=folder)
+	@deploy/setup bench
+	@$(GO) run ./bench -out $(BENCH_OUT) $(if $(CORPUS),-corpus $(CORPUS)) $(BENCHFLAGS)
+
+microbench: ## Go's benchmarks (PKG=./… BENCH=regexp)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(TESTFLAGS) $(PKG)
 
 fuzz: ## each fuzz target for FUZZTIME (10s), of PKG

@@ -48,7 +48,7 @@ func (s *source) code(n ast.Node) int {
 // testPackage reports whether a folder is a package made for tests, or part of one.
 func testPackage(dir string) bool {
 	for part := range strings.SplitSeq(dir, "/") {
-		if strings.HasSuffix(part, "test") || part == "chaos" {
+		if strings.HasSuffix(part, "test") || part == "chaos" || part == "bench" {
 			return true
 		}
 	}

@@ -33,6 +33,7 @@ var layers = map[string][]string{
 	"cmd/starling": {"*"},
 	"cmd/imapload": {"frontend/imapwire"},
 	"chaos":        {"*"}, // made for tests: a cluster that is broken on purpose
+	"bench":        {"*"}, // starts real parts, as tests do, to compare them with others
 	"deploy":       {},    // examples, their tests, the dashboard's source
 }
 
