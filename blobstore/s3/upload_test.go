@@ -123,14 +123,22 @@ func TestAbortedUploadLeavesNothing(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, httptest.NewServer)
 	s, key, data := open(t, n.conf), blobstore.NewKey(1), blobtest.Bytes(11*mib)
-	held := make(chan struct{})
-	w := watch(n, map[string]fault{"part 2": func(_ int, _ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
-		close(held)
-		hangs(r)
-		return true
-	}})
+	stored, held := make(chan struct{}), make(chan struct{})
+	w := watch(n, map[string]fault{
+		"part 1": func(_ int, w http.ResponseWriter, r *http.Request, next http.Handler) bool {
+			next.ServeHTTP(w, r)
+			close(stored)
+			return true
+		},
+		"part 2": func(_ int, _ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+			close(held)
+			hangs(r)
+			return true
+		},
+	})
 	u := s.Upload(t.Context(), key, bytes.NewReader(data))
 	u.Grown(11 * mib)
+	<-stored // a part that a server is taking in may be there after the upload has ended
 	<-held
 	u.Abort()
 	u.Abort()
