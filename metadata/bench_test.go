@@ -96,7 +96,7 @@ func newHeavy(b *testing.B, size int) *heavy {
 	return h
 }
 
-func (h *heavy) open(b *testing.B, a metadata.Account, name string) *node {
+func (h *heavy) open(b testing.TB, a metadata.Account, name string) *node {
 	b.Helper()
 	box, err := h.db.MailboxByName(b.Context(), a.ID, name)
 	if err != nil {

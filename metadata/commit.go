@@ -126,6 +126,9 @@ func (c *Commit) plan() (*plan, error) {
 	case p.plain():
 		p.what = "commit flags"
 		p.store()
+	case len(c.Copies) == 0 && p.changes[0].Expunged == 0 && p.appendsOne():
+		p.what = "commit a new message"
+		p.appendOne()
 	case len(c.Copies) == 0 && p.changes[0].Expunged == 0:
 		p.what = "commit new messages"
 		p.insert()

@@ -7,12 +7,12 @@ func (p *plan) double() {
 	p.sql = `
 with l as materialized (
   select c.n
-  from unnest($2::bigint[], $3::bigint[], $4::bigint[], $44::text[]) with ordinality c(id, modseq, stamp, name, n),
+  from unnest($2::bigint[], $3::bigint[], $4::bigint[], $45::text[]) with ordinality c(id, modseq, stamp, name, n),
     lateral (
       select 1
       from mailbox w
       where w.account_id = $1::bigint and w.id = c.id
-        and w.modseq = c.modseq and w.stamp = c.stamp and w.epoch = $5::bigint and w.epoch = epoch()
+        and w.modseq = c.modseq and w.stamp = c.stamp and w.epoch = $5::bigint and w.epoch = (select e.epoch from current_epoch e)
         and w.dropped is not true and (c.name = '' or w.name = c.name)
       limit 1
       for update) w),
@@ -53,7 +53,7 @@ m1 as (
     deleted = m.deleted + ($9::bigint[])[3],
     bytes = m.bytes + ($9::bigint[])[4],
     deleted_bytes = m.deleted_bytes + ($9::bigint[])[5],
-    keywords = coalesce($42::text[], m.keywords)
+    keywords = coalesce($43::text[], m.keywords)
   from go
   where m.account_id = $1::bigint and m.id = ($2::bigint[])[1] and m.modseq <> ($6::bigint[])[1]),
 m2 as (
@@ -66,7 +66,7 @@ m2 as (
     deleted = m.deleted + ($9::bigint[])[8],
     bytes = m.bytes + ($9::bigint[])[9],
     deleted_bytes = m.deleted_bytes + ($9::bigint[])[10],
-    keywords = coalesce($43::text[], m.keywords)
+    keywords = coalesce($44::text[], m.keywords)
   from go
   where m.account_id = $1::bigint and m.id = ($2::bigint[])[2] and m.modseq <> ($6::bigint[])[2]),
 f as (
@@ -131,8 +131,9 @@ r as (
   select $1::bigint, u.hash, coalesce(t.thread_id, u.thread_id)
   from go
   cross join (select count(*) from b) shared
-  cross join unnest($39::bigint[], $40::int[], $41::bigint[]) u(hash, grp, thread_id)
+  cross join unnest($39::bigint[], $40::int[], $41::bigint[], $42::bigint[]) u(hash, grp, thread_id, derived)
   left join t on t.grp = u.grp
+  where coalesce(t.thread_id, u.thread_id) <> u.derived
   order by u.hash
   on conflict (account_id, msgid_hash) do nothing)
 select

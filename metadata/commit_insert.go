@@ -47,7 +47,7 @@ func (p *plan) inserts() inserts {
 			in.summary = append(in.summary, notNull(m.Summary))
 		}
 	}
-	in.group, in.thread, in.lookup, in.remember = threads(messages)
+	in.group, in.thread, in.lookup, in.remember = threads(p.Account, messages)
 	return in
 }
 
@@ -73,7 +73,7 @@ func (p *plan) deadline() pgtype.Timestamptz {
 	return pgtype.Timestamptz{Time: p.Deadline, Valid: !p.Deadline.IsZero()}
 }
 
-// insert is the statement for APPEND and deliveries into one mailbox. What can
+// insert is the statement for several messages that come into one mailbox at once. What can
 // be seen to be refused is refused by the compare-and-set itself; what comes
 // up short behind it, because others were faster, ends the statement.
 func (p *plan) insert() {
@@ -94,7 +94,7 @@ with m as (
     deleted_bytes = deleted_bytes + $13::bigint,
     keywords = coalesce($14::text[], keywords)
   where account_id = $1::bigint and id = $2::bigint
-    and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = epoch()
+    and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = (select e.epoch from current_epoch e)
     and dropped is not true
     and ($36::text = '' or name = $36::text)
     and ($17::timestamptz is null or clock_timestamp() < $17::timestamptz)
@@ -155,8 +155,9 @@ r as (
   insert into thread_ref (account_id, msgid_hash, thread_id)
   select $1::bigint, u.hash, coalesce(t.thread_id, u.thread_id)
   from go
-  cross join unnest($33::bigint[], $34::int[], $35::bigint[]) u(hash, grp, thread_id)
+  cross join unnest($33::bigint[], $34::int[], $35::bigint[], $37::bigint[]) u(hash, grp, thread_id, derived)
   left join t on t.grp = u.grp
+  where coalesce(t.thread_id, u.thread_id) <> u.derived
   order by u.hash
   on conflict (account_id, msgid_hash) do nothing)
 select
@@ -195,6 +196,6 @@ where w.account_id = $1::bigint and w.id = $2::bigint`
 		numbers, slots, p.deadline(), p.Charge.Bytes, p.Charge.Messages, digests, uids,
 		in.lookup.group, in.lookup.hash,
 		in.uid, in.date, in.size, in.email, in.thread, in.object, in.extent, in.summary, in.group,
-		in.remember.hash, in.remember.group, in.remember.thread, ch.Name,
+		in.remember.hash, in.remember.group, in.remember.thread, ch.Name, in.remember.derived,
 	}
 }

@@ -14,10 +14,10 @@ with m as (
     deleted = m.deleted + ($9::bigint[])[3],
     bytes = m.bytes + ($9::bigint[])[4],
     deleted_bytes = m.deleted_bytes + ($9::bigint[])[5],
-    keywords = coalesce($42::text[], m.keywords)
+    keywords = coalesce($43::text[], m.keywords)
   where m.account_id = $1::bigint and m.id = ($2::bigint[])[1]
-    and m.modseq = ($3::bigint[])[1] and m.stamp = ($4::bigint[])[1] and m.epoch = $5::bigint and m.epoch = epoch()
-    and m.dropped is not true and ($43::text = '' or m.name = $43::text)
+    and m.modseq = ($3::bigint[])[1] and m.stamp = ($4::bigint[])[1] and m.epoch = $5::bigint and m.epoch = (select e.epoch from current_epoch e)
+    and m.dropped is not true and ($44::text = '' or m.name = $44::text)
     and ($10::timestamptz is null or clock_timestamp() < $10::timestamptz)
     and not exists (
       select 1
@@ -104,8 +104,9 @@ r as (
   select $1::bigint, u.hash, coalesce(t.thread_id, u.thread_id)
   from go
   cross join (select count(*) from b) shared
-  cross join unnest($39::bigint[], $40::int[], $41::bigint[]) u(hash, grp, thread_id)
+  cross join unnest($39::bigint[], $40::int[], $41::bigint[], $42::bigint[]) u(hash, grp, thread_id, derived)
   left join t on t.grp = u.grp
+  where coalesce(t.thread_id, u.thread_id) <> u.derived
   order by u.hash
   on conflict (account_id, msgid_hash) do nothing)
 select
@@ -175,7 +176,7 @@ func (p *plan) arguments() []any {
 		gone, goneModSeq, deliveryMailbox, deliveryUID,
 		in.lookup.group, in.lookup.hash,
 		in.mailbox, in.uid, in.date, in.size, in.email, in.thread, in.object, in.extent, in.summary, in.group,
-		in.remember.hash, in.remember.group, in.remember.thread,
+		in.remember.hash, in.remember.group, in.remember.thread, in.remember.derived,
 	}
 }
 

@@ -26,7 +26,7 @@ with m as (
     deleted_bytes = deleted_bytes + $13::bigint,
     keywords = coalesce($14::text[], keywords)
   where account_id = $1::bigint and id = $2::bigint
-    and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = epoch()
+    and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = (select e.epoch from current_epoch e)
     and dropped is not true
   returning id),
 f as (

@@ -257,7 +257,7 @@ func TestTraces(t *testing.T) {
 			t.Errorf("%s ended with %v and %v", s.Name(), s.Status(), attributes)
 		}
 	}
-	if want := []string{"postgres commit new messages", "postgres load mailbox", "postgres list mailboxes"}; !slices.Equal(names, want) {
+	if want := []string{"postgres commit a new message", "postgres load mailbox", "postgres list mailboxes"}; !slices.Equal(names, want) {
 		t.Errorf("the spans are %q, want %q", names, want)
 	}
 }

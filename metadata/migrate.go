@@ -21,7 +21,7 @@ var migrations embed.FS
 
 const (
 	// schemaSupported is the schema that this release knows.
-	schemaSupported = 3
+	schemaSupported = 4
 	// migrateTries bounds how often a migration waits for the locks of others.
 	migrateTries = 30
 )

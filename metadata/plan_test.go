@@ -43,6 +43,11 @@ func plans(t *testing.T, db *metadata.DB, n, to *node) {
 	t.Helper()
 	replace := n.appending(1)
 	replace.Changes[0].Expunged = 1
+	reply := n.appending(1)
+	reply.Changes[0].Insert[0].References = []int64{3, 2, 1}
+	delivered := deliveryOf("x")(n)
+	answer := deliveryOf("y")(n)
+	answer.Changes[0].Insert[0].References = []int64{3, 2, 1}
 	for name, test := range map[string]struct {
 		commit *metadata.Commit
 		sql    string
@@ -50,6 +55,10 @@ func plans(t *testing.T, db *metadata.DB, n, to *node) {
 	}{
 		"store":   {commit: n.storing(metadata.Seen, 1), keys: byKey},
 		"append":  {commit: n.appending(1), keys: byKey},
+		"appends": {commit: n.appending(2), keys: byKey},
+		"reply":   {commit: reply, keys: byKey},
+		"deliver": {commit: delivered, keys: byKey},
+		"answer":  {commit: answer, keys: byKey},
 		"expunge": {commit: n.expunging(1), keys: byKey},
 		"replace": {commit: replace, keys: byKey},
 		"within":  {commit: n.within(true, 1), keys: byKey},

@@ -20,7 +20,7 @@ func TestCheckSchema(t *testing.T) {
 		{"update cluster set schema = 0", metadata.ErrSchemaOld, "starling migrate"},
 		{"update cluster set schema = 9, oldest_reader = 9", metadata.ErrSchemaNew, "newer release"},
 		{"update cluster set schema = 9, oldest_reader = 1", nil, ""}, // a later one that this release can still work with
-		{"drop table cluster", metadata.ErrSchemaOld, "starling migrate"},
+		{"drop table cluster cascade", metadata.ErrSchemaOld, "starling migrate"},
 	} {
 		_, err := db.Pool().Exec(t.Context(), test.sql)
 		check(t, err)

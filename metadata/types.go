@@ -107,13 +107,17 @@ type Message struct {
 	SaveDate     time.Time // when it was committed to this mailbox (RFC 8514 §3); set by the database
 	Size         int64     // octets of the message (RFC822.SIZE)
 	EmailID      int64
-	ThreadID     int64 // on insert a proposal, used where no reference knows a thread
+	ThreadID     int64 // on insert that of a message without any References
 	Object       ObjectID
 	Extent       []byte // where in the object the bytes are, as package blobstore/codec has it
 	Summary      []byte // what package frontend/message found in it
 	// References are the hashes of the message ids by which a thread is known: first its
-	// own Message-ID (0 if it has none), then those that it refers to. Only for inserts.
+	// own Message-ID (0 if it has none), then those that it refers to, the thread's first one
+	// before the others. Only for inserts, as is RootUnknown.
 	References []int64
+	// RootUnknown says that the first message that it refers to is the one that it answers,
+	// and may itself be an answer.
+	RootUnknown bool
 }
 
 // UIDRange is the UIDs from First to Last, both included.

@@ -177,19 +177,16 @@ func (r *rebuilder) read(ctx context.Context, s *stray) (adopted, codec.Header, 
 	if err != nil {
 		return adopted{}, h, fmt.Errorf("pack summary: %w", err)
 	}
-	return adopted{
-		row: metadata.Message{
-			InternalDate: dateOf(&h, s),
-			Size:         extent.Plain,
-			EmailID:      cmp.Or(h.EmailID, randomID()),
-			ThreadID:     cmp.Or(h.ThreadID, randomID()),
-			Object:       s.object,
-			Extent:       extent.Append(nil),
-			Summary:      packed,
-			References:   referenceHashes(summary),
-		},
-		flags: flagsNamed(h.Flags),
-	}, h, nil
+	row := metadata.Message{
+		InternalDate: dateOf(&h, s),
+		Size:         extent.Plain,
+		EmailID:      cmp.Or(h.EmailID, randomID()),
+		Object:       s.object,
+		Extent:       extent.Append(nil),
+		Summary:      packed,
+	}
+	tie(&row, summary)
+	return adopted{row: row, flags: flagsNamed(h.Flags)}, h, nil
 }
 
 // flagsNamed are the flags of an object's header; see FlagSet.names.

@@ -89,8 +89,12 @@ func TestReferences(t *testing.T) {
 		if got := string(s.MessageID()); got != tt.id {
 			t.Errorf("%q: id %q", tt.in, got)
 		}
-		if got := string(bytes.Join(s.References(), []byte{' '})); got != tt.references {
+		refs, rooted := s.References()
+		if got := string(bytes.Join(refs, []byte{' '})); got != tt.references {
 			t.Errorf("%q: references %q", tt.in, got)
+		}
+		if want := !strings.Contains(tt.in, "In-Reply-To:") || strings.Contains(tt.in, "References:"); rooted != want {
+			t.Errorf("%q: rooted is %v", tt.in, rooted)
 		}
 		if got := string(bytes.Join(s.ThreadIDs(), []byte{' '})); got != tt.thread {
 			t.Errorf("%q: thread %q", tt.in, got)

@@ -14,13 +14,14 @@ func (s *Summary) MessageID() []byte {
 
 // References returns the ids of the messages before this one in its thread, the
 // oldest first: those of References, or if there are none the first of In-Reply-To (RFC 5256 §3).
-// Of a References field longer than 8 KiB the first ones are known.
-func (s *Summary) References() [][]byte {
+// Of a References field longer than 8 KiB the first ones are known. rooted says that the first is the one that the
+// thread began with, as far as the sender knew: of In-Reply-To that cannot be said.
+func (s *Summary) References() (ids [][]byte, rooted bool) {
 	if ids := s.fieldIDs(fReferences); len(ids) > 0 {
-		return ids
+		return ids, true
 	}
-	ids := s.fieldIDs(fInReplyTo)
-	return ids[:min(len(ids), 1)]
+	ids = s.fieldIDs(fInReplyTo)
+	return ids[:min(len(ids), 1)], len(ids) == 0
 }
 
 // ThreadIDs returns all ids that tie the message to a thread: those of References and In-Reply-To and its own,
