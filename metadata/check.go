@@ -15,8 +15,8 @@ import (
 // difference that only a change under way makes is never reported. Repairs are
 // commits like all others.
 //
-// To check an account: CheckMailbox for each of its mailboxes, RepairCounters where the
-// counters differ, then CheckQuota, then CheckShares.
+// To check an account: CheckMailbox for each of its mailboxes, RepairMailbox where something
+// is wrong, then CheckQuota, then CheckShares.
 
 // Pace is called after each page that a check has read, with how many rows it had. It
 // may wait, so that the check does not take more of the database than it should, and
@@ -43,6 +43,9 @@ type MailboxCheck struct {
 	LostCount, StrayCount int
 	// Ahead says that a slot or a row has a UID or a modseq that was not given out.
 	Ahead bool
+
+	lastUID    uint32 // the greatest in use, but for what is absurdly far ahead
+	lastModSeq int64  // likewise
 }
 
 // Sound says that nothing is wrong.
@@ -63,14 +66,23 @@ func (db *DB) CheckMailbox(ctx context.Context, ref BoxRef, pace Pace) (MailboxC
 	return found, nil
 }
 
-// RepairCounters makes a mailbox's counters what CheckMailbox counts, if they are not. The
-// mailbox's modseq rises, as with every commit. It returns what was found before. The
-// size of a lost message is not known, and counts 0.
-func (db *DB) RepairCounters(ctx context.Context, ref BoxRef, pace Pace) (MailboxCheck, error) {
-	r := recount{db: db, ref: ref, pace: pace}
+// RepairMailbox mends what CheckMailbox finds, and returns what it found before:
+//
+//   - The counters become what was counted. The size of a lost message is not known, and counts 0.
+//   - UIDNEXT and the modseq are raised above what is in use, so that nothing is given out twice;
+//     what is absurdly far ahead of them stays.
+//   - Stray rows come back as new messages, without flags, because the old UIDs were passed long
+//     ago; the objects go over to them, as with Undelete.
+//   - Lost messages are expunged, if lost says so. Nothing is left of them by which an object in
+//     the bucket could be theirs: see Named first.
+//
+// Each is a commit like all others, at the version that was looked at. The quota is not charged:
+// see RepairQuota.
+func (db *DB) RepairMailbox(ctx context.Context, ref BoxRef, lost bool, pace Pace) (MailboxCheck, error) {
+	r := recount{db: db, ref: ref, pace: pace, lost: lost}
 	found, err := r.check(ctx, true)
 	if err != nil {
-		return MailboxCheck{}, fmt.Errorf("repair the counters of mailbox %d: %w", ref.Mailbox, err)
+		return MailboxCheck{}, fmt.Errorf("repair mailbox %d: %w", ref.Mailbox, err)
 	}
 	return found, nil
 }
@@ -81,6 +93,7 @@ type recount struct {
 	db     *DB
 	ref    BoxRef
 	pace   Pace
+	lost   bool // a repair expunges lost messages
 	box    Mailbox
 	chunks map[int32]*Chunk
 	counts map[int32]*chunkCount
@@ -93,20 +106,36 @@ type chunkCount struct {
 }
 
 // check reads the mailbox, then what changed meanwhile, until it is known whether it is
-// sound. With repair it ends with a commit of the right counters, which says that too.
+// sound. With repair it commits what is right until there is nothing more to mend, and returns
+// what it found first.
 func (r *recount) check(ctx context.Context, repair bool) (MailboxCheck, error) {
-	for range checkTries {
+	var first *MailboxCheck
+	for tries := 0; tries < checkTries; tries++ {
 		before := r.box.Version
 		if err := r.follow(ctx); err != nil {
 			return MailboxCheck{}, err
 		}
 		found := r.found()
-		if repair && found.Mailbox.Counters != found.Counted {
-			err := r.repair(ctx, &found)
-			if errors.Is(err, ErrConflict) {
-				continue
+		if repair {
+			commit, err := r.repair(ctx, &found)
+			if err == nil && commit != nil {
+				_, err = r.db.Commit(ctx, commit)
 			}
-			return found, err
+			switch {
+			// What is in doubt is looked at again, as is what others changed.
+			case errors.Is(err, ErrConflict), errors.Is(err, ErrSourceGone), errors.Is(err, ErrInDoubt):
+				continue
+			case err != nil:
+				return MailboxCheck{}, err
+			case commit != nil: // there may be more
+				if first == nil {
+					first = &found
+				}
+				tries = 0
+				continue
+			case first != nil:
+				return *first, nil
+			}
 		}
 		if found.Sound() || r.box.Version == before {
 			return found, nil
@@ -204,11 +233,13 @@ func (r *recount) found() MailboxCheck {
 			chunk = NewEdit(no).Chunk()
 		}
 		f.Counted = f.Counted.Add(count.Counters)
-		f.Ahead = f.Ahead || chunk.MaxModSeq() > r.box.ModSeq
+		f.used(0, chunk.MaxModSeq())
 		for i := range ChunkSlots {
 			s, row := chunk.Slot(i), count.rows[i/64]>>(i%64)&1 != 0
 			uid := chunk.First() + uint32(i) //nolint:gosec // below 128
-			f.Ahead = f.Ahead || (row || s.ModSeq != 0) && int64(uid) >= r.box.UIDNext
+			if row || s.ModSeq != 0 {
+				f.used(uid, 0)
+			}
 			switch {
 			case s.Live() && !row:
 				f.Lost, f.LostCount = listed(f.Lost, uid), f.LostCount+1
@@ -230,24 +261,30 @@ func (r *recount) found() MailboxCheck {
 	return f
 }
 
+// What was not given out and lies further ahead than this is no number that somebody took, but
+// damage: to raise UIDNEXT or the modseq above it would use up what there is.
+const (
+	aheadUIDs    = 1 << 28
+	aheadModSeqs = 1 << 40
+)
+
+// used notes that a UID and a modseq are in use.
+func (f *MailboxCheck) used(uid uint32, modseq int64) {
+	uids, modseqs := int64(uid)-f.Mailbox.UIDNext, modseq-f.Mailbox.ModSeq
+	f.Ahead = f.Ahead || uids >= 0 || modseqs > 0
+	if uids < aheadUIDs {
+		f.lastUID = max(f.lastUID, uid)
+	}
+	if modseqs < aheadModSeqs {
+		f.lastModSeq = max(f.lastModSeq, modseq)
+	}
+}
+
 func listed(uids []uint32, uid uint32) []uint32 {
 	if len(uids) == checkListed {
 		return uids
 	}
 	return append(uids, uid)
-}
-
-// repair commits what the counters lack, if the mailbox is still as it was counted.
-func (r *recount) repair(ctx context.Context, found *MailboxCheck) error {
-	_, err := r.db.Commit(ctx, &Commit{
-		Account:   r.ref.Account,
-		repairing: true,
-		Changes: []Change{{
-			Mailbox: r.ref.Mailbox, Seen: r.box.Version, ModSeq: r.box.ModSeq + 1, UIDNext: r.box.UIDNext,
-			Delta: found.Counted.sub(found.Mailbox.Counters),
-		}},
-	})
-	return err
 }
 
 func (c Counters) sub(d Counters) Counters {

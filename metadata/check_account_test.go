@@ -110,7 +110,7 @@ func TestRepairShares(t *testing.T) {
 
 		// Between the check and the repair another node copies what is to be mended.
 		check(t, errOf(db.Commit(t.Context(), n.transferring(archive, false, 9))))
-		mended, err := db.RepairShares(t.Context(), account, all)
+		mended, _, err := db.RepairShares(t.Context(), account, all)
 		check(t, err)
 		if mended != len(all)-1 {
 			t.Errorf("mended %d, want all but the one that was copied", mended)
@@ -120,7 +120,7 @@ func TestRepairShares(t *testing.T) {
 			t.Fatalf("left are %+v", all)
 		}
 		seen := load(t, db, n.box).box
-		mended, err = db.RepairShares(t.Context(), account, all)
+		mended, _, err = db.RepairShares(t.Context(), account, all)
 		check(t, err)
 		if mended != 1 || len(found()) != 0 {
 			t.Errorf("mended %d, left %+v", mended, found())
@@ -155,7 +155,7 @@ func TestRepairSharesInANewEpoch(t *testing.T) {
 	check(t, errOf(db.BumpEpoch(t.Context())))
 	all, err := db.CheckShares(t.Context(), n.box.Account, metadata.ObjectID{}, 100)
 	check(t, err)
-	mended, err := db.RepairShares(t.Context(), n.box.Account, all)
+	mended, _, err := db.RepairShares(t.Context(), n.box.Account, all)
 	check(t, err)
 	if mended != 2 {
 		t.Errorf("mended %d, want 2", mended)

@@ -83,8 +83,9 @@ limit $3::bigint`,
 // RepairShares makes what CheckShares found what it should be, where it is still as it was
 // found. An object without an owner is doomed, but not while the epoch is not accepted; one
 // that was doomed and has an owner is not any more. The modseq of the mailboxes that name
-// one of the objects rises, as with every commit. It returns how many were mended.
-func (db *DB) RepairShares(ctx context.Context, account AccountID, shares []Share) (mended int, err error) {
+// one of the objects rises, as with every commit: raised are those mailboxes, of which other
+// nodes have to be told. It returns how many were mended.
+func (db *DB) RepairShares(ctx context.Context, account AccountID, shares []Share) (mended int, raised []Raised, err error) {
 	shares = slices.SortedFunc(slices.Values(shares), func(a, b Share) int { return bytes.Compare(a.Object[:], b.Object[:]) })
 	var boxes []int64
 	objects, stands := make([]ObjectID, len(shares)), make([]bool, len(shares))
@@ -99,18 +100,30 @@ func (db *DB) RepairShares(ctx context.Context, account AccountID, shares []Shar
 	const jumps = 3 // one is enough, unless the epoch goes on changing
 	for range jumps {
 		var stale []MailboxID
+		var ids []MailboxID
+		var modseqs, epochs []int64
+		stamp := random63()
 		err := db.writeRow(ctx, "repair the owners of objects", repairSharesSQL,
-			[]any{account, notNullBoxes(boxes), random63(), uuids(objects), refs, owners, stands}, &stale, &mended)
+			[]any{account, notNullBoxes(boxes), stamp, uuids(objects), refs, owners, stands}, &stale, &mended, &ids, &modseqs, &epochs)
+		for i, id := range ids {
+			raised = append(raised, Raised{Mailbox: id, Version: Version{ModSeq: modseqs[i], Stamp: stamp, Epoch: epochs[i]}})
+		}
 		if err != nil || len(stale) == 0 {
-			return mended, err
+			return mended, raised, err
 		}
 		for _, id := range stale {
 			if err := db.jump(ctx, account, id); err != nil {
-				return 0, err
+				return 0, nil, err
 			}
 		}
 	}
-	return 0, fmt.Errorf("repair the owners of objects: the epoch keeps changing: %w", ErrUnavailable)
+	return 0, nil, fmt.Errorf("repair the owners of objects: the epoch keeps changing: %w", ErrUnavailable)
+}
+
+// Raised is a mailbox whose modseq a repair has raised.
+type Raised struct {
+	Mailbox MailboxID
+	Version Version
 }
 
 func notNullBoxes(ids []int64) []int64 {
@@ -140,7 +153,8 @@ m as (
   update mailbox m
   set modseq = m.modseq + 1, stamp = $3::bigint
   from ok
-  where m.account_id = $1::bigint and m.id = any ($2::bigint[])),
+  where m.account_id = $1::bigint and m.id = any ($2::bigint[])
+  returning m.id, m.modseq, m.epoch, m.dropped),
 u as materialized (
   select u.object, u.refs, u.owners, u.stands
   from ok, unnest($4::uuid[], $5::int[], $6::int[], $7::boolean[]) u(object, refs, owners, stands)),
@@ -179,7 +193,12 @@ x as (
   delete from doomed d
   using s
   where d.account_id = $1::bigint and d.object = s.object and s.refs > 0)
-select (select array_agg(l.id) from l where l.stale), (select count(*) from s) + (select count(*) from i)`
+select (select array_agg(l.id) from l where l.stale), (select count(*) from s) + (select count(*) from i),
+  h.ids, h.modseqs, h.epochs
+from (
+  select array_agg(m.id) as ids, array_agg(m.modseq) as modseqs, array_agg(m.epoch) as epochs
+  from m
+  where not m.dropped) h`
 
 // MessageObject is where the bytes of a message are.
 type MessageObject struct {

@@ -101,7 +101,7 @@ func TestCheckMailbox(t *testing.T) {
 
 // Wrong counters are found, and mended by a commit of which clients see nothing but a
 // greater modseq.
-func TestRepairCounters(t *testing.T) {
+func TestRepairMailboxCounters(t *testing.T) {
 	t.Parallel()
 	db := metadatatest.Open(t)
 	n, _ := wellUsed(t, db)
@@ -113,7 +113,7 @@ func TestRepairCounters(t *testing.T) {
 		if found.Sound() || found.Counted != right {
 			t.Errorf("%s: found %+v", column, found)
 		}
-		mended, err := db.RepairCounters(t.Context(), ref(n), nil)
+		mended, err := db.RepairMailbox(t.Context(), ref(n), false, nil)
 		check(t, err)
 		if mended.Mailbox.Counters == right || mended.Counted != right {
 			t.Errorf("%s: mended %+v", column, mended)
@@ -125,12 +125,56 @@ func TestRepairCounters(t *testing.T) {
 		}
 		n = apply(n, l)
 	}
-	if again, err := db.RepairCounters(t.Context(), ref(n), nil); err != nil || !again.Sound() {
+	if again, err := db.RepairMailbox(t.Context(), ref(n), false, nil); err != nil || !again.Sound() {
 		t.Errorf("nothing to mend: %+v, %v", again, err)
 	}
 	if after := load(t, db, n.box); after.box.Version != n.box.Version {
 		t.Error("where nothing was wrong something was committed")
 	}
+}
+
+// What is ahead of the mailbox is taken in, but for what no commit can have given out; stray rows
+// come back under new UIDs; lost messages are expunged if that is asked for.
+func TestRepairMailbox(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *metadata.DB) {
+		n, _ := wellUsed(t, db)
+		before := n.box
+		damage(t, db, "update mailbox set uidnext = 290, modseq = modseq - 2 where account_id = $1 and id = $2", n.box.Account, n.box.ID)
+		damage(t, db, "update message set uid = 4000000000 where account_id = $1 and mailbox_id = $2 and uid = 12", n.box.Account, n.box.ID)
+		damage(t, db, "delete from flags where account_id = $1 and mailbox_id = $2 and chunk = 1", n.box.Account, n.box.ID)
+		damage(t, db, "delete from message where account_id = $1 and mailbox_id = $2 and uid in (20, 21)", n.box.Account, n.box.ID)
+		for _, lost := range []bool{false, true} {
+			found, err := db.RepairMailbox(t.Context(), ref(n), lost, nil)
+			check(t, err)
+			if !found.Ahead || found.LostCount != 2 {
+				t.Errorf("found %+v", found)
+			}
+		}
+		found, err := db.CheckMailbox(t.Context(), ref(n), nil)
+		check(t, err)
+		if found.LostCount != 0 || !slices.Equal(found.Stray, []uint32{4_000_000_000}) || !found.Ahead || found.Counted != found.Mailbox.Counters {
+			t.Errorf("left are %+v", found)
+		}
+		damage(t, db, "delete from message where account_id = $1 and mailbox_id = $2 and uid = 4000000000", n.box.Account, n.box.ID)
+		after := load(t, db, n.box)
+		// 128 came back, and are those whose flags are not known; two are gone.
+		if after.box.Messages != before.Messages-2 || after.box.UIDNext != 301+128 || after.box.ModSeq <= before.ModSeq {
+			t.Errorf("the mailbox is %+v, was %+v", after.box, before)
+		}
+		rows := messages(t, db, after.box)
+		for i := range uint32(128) {
+			if old, now := rows[128+i], rows[301+i]; old.Object != now.Object || old.EmailID != now.EmailID || old.Size != now.Size {
+				t.Fatalf("message %d came back as %+v, was %+v", 128+i, now, old)
+			}
+		}
+		check(t, errOf(db.Commit(t.Context(), after.appending(1)))) // under a UID that nothing has
+		if found, err := db.CheckMailbox(t.Context(), ref(n), nil); err != nil || !found.Sound() {
+			t.Errorf("in the end found %+v, %v", found, err)
+		}
+		if all, err := db.CheckShares(t.Context(), n.box.Account, metadata.ObjectID{}, 100); err != nil || len(all) > 0 {
+			t.Errorf("owners are wrong: %+v, %v", all, err)
+		}
+	})
 }
 
 // While others change the mailbox nothing wrong is reported, what is wrong is found, and
@@ -188,7 +232,7 @@ func TestCheckWhileOthersWrite(t *testing.T) {
 		if want := found.Counted.Add(metadata.Counters{Bytes: 1, Unseen: -2}); found.Mailbox.Counters != want {
 			t.Fatalf("found %+v", found)
 		}
-		check(t, errOf(db.RepairCounters(t.Context(), ref(n), pace)))
+		check(t, errOf(db.RepairMailbox(t.Context(), ref(n), false, pace)))
 	}
 	found, err := db.CheckMailbox(t.Context(), ref(n), pace)
 	check(t, err)

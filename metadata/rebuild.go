@@ -23,22 +23,18 @@ where a.account_id = $1::bigint`,
 // KnownObject is an object that the database knows of.
 type KnownObject struct {
 	Object  ObjectID
-	EmailID int64 // of the message that names it; 0: it is known otherwise
+	EmailID int64 // of the message that names it; 0: none does
 	Doomed  bool  // it is to be deleted
 }
 
 // KnownObjects calls each with all objects of an account that a message names, be it an
-// expunged or moved one, that have owners by their count, or that are to be deleted, as of
-// one moment, in no order. One may come several times.
+// expunged or moved one, or that are to be deleted, as of one moment, in no order. One may
+// come several times. What has owners by its count alone (blob_share) has lost their rows, and is not known.
 func (db *DB) KnownObjects(ctx context.Context, account AccountID, each func(KnownObject)) error {
 	return db.scan(ctx, "read what is known of objects", `
 select object, email_id, false
 from message
 where account_id = $1::bigint
-union all
-select object, 0, false
-from blob_share
-where account_id = $1::bigint and refs > 0
 union all
 select object, 0, true
 from doomed

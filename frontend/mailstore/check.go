@@ -14,14 +14,14 @@ import (
 // Damage is a kind of what can be wrong with an account.
 type Damage string
 
-// What a check finds. The first three can be mended from what is there.
+// What a check finds. The first six can be mended from what is there.
 const (
 	WrongCounters Damage = "counters"       // a mailbox's counters are not what its messages give
 	WrongQuota    Damage = "quota"          // the account is said to use what its mailboxes do not have
 	WrongOwners   Damage = "owners"         // an object has more or fewer messages than it is said to have
-	LostRow       Damage = "lost_row"       // of a message only its flags are left
-	StrayRow      Damage = "stray_row"      // a message that has no flags, so that no client sees it
 	AheadOfBox    Damage = "ahead"          // UIDs or modseqs in use that the mailbox has not given out
+	StrayRow      Damage = "stray_row"      // a message that has no flags, so that no client sees it
+	LostRow       Damage = "lost_row"       // of a message only its flags are left
 	BadFlags      Damage = "flags"          // flags of a mailbox that cannot be read
 	BadExtent     Damage = "extent"         // a message that does not say where its bytes are
 	MissingObject Damage = "missing_object" // a message whose object is not there
@@ -96,6 +96,10 @@ type checker struct {
 	octets  pace
 	unsure  bool // messages may be there of which no row is
 	wrong   bool // counters are still wrong
+	lost    []lostMessages
+	// ownerless are objects that messages should name of which there is no row.
+	ownerless map[metadata.ObjectID]struct{}
+	unnamed   int64 // objects that no message names, and that are no work of the collector's
 
 	mu    sync.Mutex
 	steps float64
@@ -108,8 +112,10 @@ type checker struct {
 // objects, while clients work: what they, or the collector, change meanwhile is looked at
 // again, and never reported. With Scrub every object is read; Config.Blobs should then be
 // no cache. With Repair it mends what can be, by commits like all others, and tells the
-// nodes. What is lost stays as it is: a message whose object is gone keeps its row, so
-// that it is known what is missing. The report is right as far as the check came, also
+// nodes: counters, quota and owners become what was counted, UIDNEXT and modseqs are raised above
+// what is in use, and messages without flags come back as new ones. A message of which only the
+// flags are left is expunged, unless the bucket has an object that could be its own: see
+// Rebuild. A message whose object is gone keeps its row, so that it is known what is missing. The report is right as far as the check came, also
 // with an error, which is for what ended it.
 func (s *Store) Check(ctx context.Context, account metadata.Account, opts CheckOptions) (CheckReport, error) {
 	if opts.RowRate <= 0 {
@@ -120,7 +126,7 @@ func (s *Store) Check(ctx context.Context, account metadata.Account, opts CheckO
 	}
 	c := &checker{
 		store: s, db: s.db.Background(), account: account, opts: opts,
-		names: make(map[metadata.MailboxID]string), slots: make(map[metadata.MailboxID]map[int32]*metadata.Chunk),
+		names: make(map[metadata.MailboxID]string), ownerless: make(map[metadata.ObjectID]struct{}), slots: make(map[metadata.MailboxID]map[int32]*metadata.Chunk),
 		report: CheckReport{Found: make(map[Damage]int64)},
 	}
 	for _, step := range []struct {
@@ -132,6 +138,7 @@ func (s *Store) Check(ctx context.Context, account metadata.Account, opts CheckO
 		{"check the quota", c.quota},
 		{"check the owners of objects", c.owners},
 		{"check objects", c.objects},
+		{"mend lost messages", c.lostMessages},
 	} {
 		err := step.run(ctx)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, errAccountGone) {
@@ -248,24 +255,74 @@ func (c *checker) mailbox(ctx context.Context, ref metadata.BoxRef, name string)
 	}
 	c.report.Mailboxes++
 	c.unsure = c.unsure || check.LostCount > 0
-	found := messagesOf(LostRow, name, check.Lost, check.LostCount)
-	found = append(found, messagesOf(StrayRow, name, check.Stray, check.StrayCount)...)
+	after := check
+	if c.opts.Repair && !check.Sound() {
+		if after, err = c.mend(ctx, ref, &check, false); err != nil {
+			return err
+		}
+	}
+	stray := messagesOf(StrayRow, name, check.Stray, check.StrayCount)
+	if c.opts.Repair && after.StrayCount == 0 {
+		mended(stray, "brought back as a new message")
+	}
+	found := stray
 	if check.Ahead {
 		found = append(found, Finding{
-			Damage: AheadOfBox, Mailbox: name, Detail: fmt.Sprintf("UIDNEXT is %d, the modseq %d", check.Mailbox.UIDNext, check.Mailbox.ModSeq),
+			Damage: AheadOfBox, Mailbox: name, Mended: !after.Ahead,
+			Detail: fmt.Sprintf("UIDNEXT is %d, the modseq %d", check.Mailbox.UIDNext, check.Mailbox.ModSeq),
 		})
 	}
+	right := after.Mailbox.Counters == after.Counted
 	if is, counted := check.Mailbox.Counters, check.Counted; is != counted {
-		f := Finding{Damage: WrongCounters, Mailbox: name, Detail: compareCounters(is, counted)}
-		if c.opts.Repair {
-			if f.Mended, err = c.mendCounters(ctx, ref); err != nil {
-				return err
-			}
-		}
-		c.wrong = c.wrong || !f.Mended
-		found = append(found, f)
+		found = append(found, Finding{Damage: WrongCounters, Mailbox: name, Detail: compareCounters(is, counted), Mended: right})
+	}
+	c.wrong = c.wrong || !right
+	switch lost := messagesOf(LostRow, name, check.Lost, check.LostCount); {
+	case len(lost) == 0:
+	case c.opts.Repair: // once it is known what the bucket has
+		c.lost = append(c.lost, lostMessages{ref: ref, check: after, found: lost})
+	default:
+		found = append(found, lost...)
 	}
 	return c.tell(ctx, found...)
+}
+
+// lostMessages are those of a mailbox of which only the flags are left.
+type lostMessages struct {
+	ref   metadata.BoxRef
+	check metadata.MailboxCheck
+	found []Finding
+}
+
+// lostMessages expunges lost messages, of which nobody could ever read anything, and which
+// no EXPUNGE could remove, unless an object is there that may be the mail of one of them.
+func (c *checker) lostMessages(ctx context.Context) error {
+	for _, lost := range c.lost {
+		if c.unnamed > 0 {
+			for i := range lost.found {
+				lost.found[i].Detail = "left, because it may be one of the objects that no message names: let starling rebuild name them first"
+			}
+		} else {
+			after, err := c.mend(ctx, lost.ref, &lost.check, true)
+			if err != nil {
+				return err
+			}
+			if after.LostCount == 0 {
+				mended(lost.found, "expunged")
+			}
+		}
+		if err := c.tell(ctx, lost.found...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mended says of findings that they are, and how.
+func mended(found []Finding, how string) {
+	for i := range found {
+		found[i].Mended, found[i].Detail = true, how
+	}
 }
 
 // messagesOf are findings of messages, of which not all may be listed.
@@ -300,20 +357,21 @@ func compareCounters(is, counted metadata.Counters) string {
 	return strings.Join(wrong, "; ")
 }
 
-// mendCounters reports whether the counters are right now.
-func (c *checker) mendCounters(ctx context.Context, ref metadata.BoxRef) (bool, error) {
-	_, err := c.db.RepairCounters(ctx, ref, c.paceRows)
+// mend mends a mailbox as far as can be, and returns what is found then: before, if it changes too
+// fast or is gone.
+func (c *checker) mend(ctx context.Context, ref metadata.BoxRef, before *metadata.MailboxCheck, lost bool) (metadata.MailboxCheck, error) {
+	_, err := c.db.RepairMailbox(ctx, ref, lost, c.paceRows)
 	var after metadata.MailboxCheck
 	if err == nil {
 		after, err = c.db.CheckMailbox(ctx, ref, c.paceRows)
 	}
-	if errors.Is(err, metadata.ErrNoMailbox) || errors.Is(err, metadata.ErrConflict) {
-		return false, nil
+	switch {
+	case errors.Is(err, metadata.ErrNoMailbox), errors.Is(err, metadata.ErrConflict):
+		return *before, nil
+	case err != nil:
+		return after, err
 	}
-	if err != nil {
-		return false, err
-	}
-	return after.Mailbox.Counters == after.Counted, c.store.collected(ctx, ref, after.Mailbox.Version)
+	return after, c.store.collected(ctx, ref, after.Mailbox.Version)
 }
 
 func (c *checker) quota(ctx context.Context) error {
@@ -359,6 +417,9 @@ func (c *checker) owners(ctx context.Context) error {
 		}
 		found := make([]Finding, len(page))
 		for i, share := range page {
+			if share.Owners == 0 {
+				c.ownerless[share.Object] = struct{}{}
+			}
 			found[i] = Finding{
 				Damage: WrongOwners, Object: fmt.Sprintf("%x", share.Object), Mended: c.opts.Repair && !left[share.Object],
 				Detail: fmt.Sprintf("says %d, counted %d", share.Refs, share.Owners),
@@ -393,10 +454,15 @@ func (c *checker) mendOwners(ctx context.Context, after metadata.ObjectID, page 
 		if len(mend) == 0 {
 			break
 		}
-		if _, err := c.db.RepairShares(ctx, c.account.ID, mend); err != nil {
+		_, raised, err := c.db.RepairShares(ctx, c.account.ID, mend)
+		if err != nil {
 			return nil, err
 		}
-		var err error
+		for _, r := range raised {
+			if err := c.store.collected(ctx, metadata.BoxRef{Account: c.account.ID, Mailbox: r.Mailbox}, r.Version); err != nil {
+				return nil, err
+			}
+		}
 		if page, err = c.db.CheckShares(ctx, c.account.ID, after, len(page)); err != nil {
 			return nil, err
 		}

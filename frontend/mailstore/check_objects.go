@@ -141,7 +141,7 @@ func (c *checker) compare(ctx context.Context, rows []naming, first, end int, ol
 		o[0], o[1] = byte((first-1)>>8), byte(first-1)
 		after = string(o.Key(int64(c.account.ID)))
 	}
-	var unnamed []metadata.ObjectID
+	var unnamed, young []metadata.ObjectID
 	listed := 0
 	for info, err := range c.store.blobs.List(ctx, blobstore.AccountPrefix(int64(c.account.ID)), after) {
 		if err != nil {
@@ -165,8 +165,15 @@ func (c *checker) compare(ctx context.Context, rows []naming, first, end int, ol
 			rows[0].suspect = rows[0].end > info.Size
 			rows, owned = rows[1:], true
 		}
-		if !owned && info.Modified.Before(old) {
+		_, ownerless := c.ownerless[there.object]
+		switch {
+		case owned:
+		case ownerless:
+			c.unnamed++
+		case info.Modified.Before(old):
 			unnamed = append(unnamed, there.object)
+		case len(c.lost) > 0:
+			young = append(young, there.object)
 		}
 		if listed++; listed%1000 == 0 {
 			if err := c.paceRows(ctx, 1000); err != nil {
@@ -179,11 +186,31 @@ func (c *checker) compare(ctx context.Context, rows []naming, first, end int, ol
 			}
 			unnamed = unnamed[:0]
 		}
+		if len(young) == scanPage {
+			if err := c.young(ctx, young); err != nil {
+				return err
+			}
+			young = young[:0]
+		}
 	}
 	for i := range rows {
 		rows[i].suspect = true
 	}
-	return c.orphans(ctx, unnamed)
+	return errors.Join(c.young(ctx, young), c.orphans(ctx, unnamed))
+}
+
+// young counts those of the objects that no message names, though they are no orphans yet.
+func (c *checker) young(ctx context.Context, objects []metadata.ObjectID) error {
+	if len(objects) == 0 {
+		return nil
+	}
+	named, err := c.db.Named(ctx, c.account.ID, objects)
+	if err != nil {
+		return err
+	}
+	free, _ := split(objects, named)
+	c.unnamed += int64(len(free))
+	return nil
 }
 
 // orphans counts those of the objects that really no message names.
@@ -213,6 +240,7 @@ func (c *checker) orphans(ctx context.Context, objects []metadata.ObjectID) erro
 	_, known := split(free, doomed)
 	c.report.Orphans += int64(len(free))
 	c.report.Doomed += int64(len(known))
+	c.unnamed += int64(len(free) - len(known))
 	return nil
 }
 
