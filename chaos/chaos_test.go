@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -20,6 +19,7 @@ var (
 	chaosTime    = flag.Duration("chaos.time", 0, "how long TestChaos goes on with seeds that follow from -chaos.seed")
 	chaosRound   = flag.Duration("chaos.round", 20*time.Second, "how long things break before all is compared, with -chaos.time")
 	chaosProgram = flag.String("chaos.program", "", "the program under test; empty: it is built")
+	chaosRace    = flag.Bool("chaos.race", false, "build it with the race detector")
 	chaosClients = flag.Int("chaos.clients", 9, "clients of TestChaos")
 )
 
@@ -56,8 +56,8 @@ func start(t *testing.T) *Cluster {
 
 func build(t *testing.T, path string) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "starling/cmd/starling").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	if err := Build(t.Context(), path, *chaosRace, Clocked()...); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -109,6 +109,9 @@ func round(t *testing.T, c *Cluster, o Options) Figures {
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	c := start(t)
+	if err := c.AddStandby(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	var sum Figures
 	if *chaosTime == 0 {
 		seeds := []uint64{1, 2}

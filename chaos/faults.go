@@ -38,6 +38,14 @@ const (
 	SlowS3          Kind = "S3 slow"
 	LoseS3          Kind = "S3 answers lost"
 	TruncateS3      Kind = "S3 truncated"
+	FailS3          Kind = "S3 answers 500"
+	RefuseS3        Kind = "S3 answers 503 SlowDown"
+	HangS3          Kind = "S3 does not answer"
+	ForgetS3        Kind = "S3 loses its answers to what it did"
+	DribbleS3       Kind = "S3 sends bodies slowly"
+	ShortenS3       Kind = "S3 sends half bodies"
+	GarbleS3        Kind = "S3 sends wrong octets"
+	StepClock       Kind = "clock stepped"
 	BreakClients    Kind = "client connections broken"
 	SlowClients     Kind = "clients slow"
 )
@@ -69,9 +77,25 @@ var chances = []struct {
 	{SlowS3, 5},
 	{LoseS3, 5},
 	{TruncateS3, 8},
+	{FailS3, 4},
+	{RefuseS3, 4},
+	{HangS3, 3},
+	{ForgetS3, 4},
+	{DribbleS3, 3},
+	{ShortenS3, 3},
+	{GarbleS3, 3},
+	{StepClock, 6},
 	{BreakClients, 12},
 	{SlowClients, 5},
 }
+
+// mischief is what a gateway to S3 does, by kind.
+var mischief = map[Kind]Mischief{
+	FailS3: Fails, RefuseS3: Refuses, HangS3: Hangs, ForgetS3: Forgets, DribbleS3: Dribbles, ShortenS3: Shortens, GarbleS3: Garbles,
+}
+
+// steps are by how much a node's clock is wrong.
+var steps = []time.Duration{-48 * time.Hour, -5 * time.Minute, -2 * time.Second, 0, 2 * time.Second, 5 * time.Minute, 48 * time.Hour}
 
 // Fault is something that breaks at some time, for some time.
 type Fault struct {
@@ -168,11 +192,23 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 		n.Links.Clients.Cut(false)
 		return true, nil
 	}
+	if m, ok := mischief[f.Kind]; ok {
+		n.Gateway.Set(m, 1+f.Amount%100)
+		pause(ctx, f.For)
+		n.Gateway.Set(Honest, 0)
+		return true, nil
+	}
+	if f.Kind == StepClock { // which stays wrong until the next step, or until all is mended
+		return true, n.clock.set(steps[f.Amount%len(steps)])
+	}
 	if f.Kind == CutReplication || f.Kind == SlowReplication {
 		if !b.postgres.TryLock() { // a new standby is on its way
 			return false, nil
 		}
 		defer b.postgres.Unlock()
+		if b.cluster.standby == nil {
+			return false, nil
+		}
 	}
 	p, bad := b.link(f, n)
 	bad(p)
