@@ -238,7 +238,8 @@ func (c *Cluster) Heal(ctx context.Context) error {
 		for _, p := range n.Links.all() {
 			p.Heal()
 		}
-		errs = append(errs, n.Continue(), n.Start(ctx))
+		n.Gateway.Set(Honest, 0)
+		errs = append(errs, n.clock.set(0), n.Continue(), n.Start(ctx))
 	}
 	return errors.Join(errs...)
 }

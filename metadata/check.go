@@ -269,14 +269,14 @@ const (
 )
 
 // used notes that a UID and a modseq are in use.
-func (f *MailboxCheck) used(uid uint32, modseq int64) {
-	uids, modseqs := int64(uid)-f.Mailbox.UIDNext, modseq-f.Mailbox.ModSeq
-	f.Ahead = f.Ahead || uids >= 0 || modseqs > 0
+func (c *MailboxCheck) used(uid uint32, modseq int64) {
+	uids, modseqs := int64(uid)-c.Mailbox.UIDNext, modseq-c.Mailbox.ModSeq
+	c.Ahead = c.Ahead || uids >= 0 || modseqs > 0
 	if uids < aheadUIDs {
-		f.lastUID = max(f.lastUID, uid)
+		c.lastUID = max(c.lastUID, uid)
 	}
 	if modseqs < aheadModSeqs {
-		f.lastModSeq = max(f.lastModSeq, modseq)
+		c.lastModSeq = max(c.lastModSeq, modseq)
 	}
 }
 

@@ -66,7 +66,9 @@ func TestUndelete(t *testing.T) {
 	idle.hear("+")
 
 	const today = "2099-03-03"
-	ago := func(days int) string { return time.Date(2099, time.March, 3-days, 0, 0, 0, 0, time.UTC).Format(time.DateOnly) }
+	ago := func(days int) string {
+		return time.Date(2099, time.March, 3-days, 0, 0, 0, 0, time.UTC).Format(time.DateOnly)
+	}
 	dry := c.good(`mailbox "Old", deleted `, "undelete", testUser, "--dry-run")
 	for _, line := range []string{"INBOX\t1\t" + ago(2), "INBOX\t2\t" + ago(2), "INBOX\t3\t" + today} {
 		if !strings.Contains(dry, line) {

@@ -20,7 +20,8 @@ func TestLostCommits(t *testing.T) {
 		resync       string
 	}{
 		{
-			"an APPEND", "APPEND INBOX {5+}\r\nhello", []string{"* VANISHED 4"},
+			"an APPEND", "APPEND INBOX {5+}\r\nhello",
+			[]string{"* VANISHED 4"},
 			"* VANISHED (EARLIER) 4",
 		},
 		{"an EXPUNGE", "UID EXPUNGE 2", nil, "* 2 FETCH (UID 2 "},
