@@ -23,8 +23,8 @@ var (
 	chaosClients = flag.Int("chaos.clients", 9, "clients of TestChaos")
 )
 
-// start builds the program and starts a cluster of it.
-func start(t *testing.T) *Cluster {
+// start builds the program and starts a cluster of it; see Start for env.
+func start(t *testing.T, env ...string) *Cluster {
 	t.Helper()
 	if _, err := postgres.Find(t.Context(), ""); errors.Is(err, postgres.ErrNotInstalled) {
 		t.Skip(err)
@@ -42,7 +42,7 @@ func start(t *testing.T) *Cluster {
 		path = filepath.Join(dir, "starling")
 		build(t, path)
 	}
-	c, err := Start(t.Context(), path, dir)
+	c, err := Start(t.Context(), path, dir, env...)
 	if err != nil {
 		t.Fatal(err)
 	}

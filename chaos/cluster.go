@@ -79,8 +79,9 @@ type Cluster struct {
 	closers []func() error // in the order of opening
 }
 
-// Start starts a cluster of the program at path; dir is a folder for its data, open to all users above it.
-func Start(ctx context.Context, path, dir string) (*Cluster, error) {
+// Start starts a cluster of the program at path; dir is a folder for its data, open to all users above it, and env what
+// the nodes' environment has besides, or instead.
+func Start(ctx context.Context, path, dir string, env ...string) (*Cluster, error) {
 	c := &Cluster{dir: dir}
 	for _, part := range []func(context.Context) error{c.startPostgres, c.startNATS, c.startS3} {
 		if err := part(ctx); err != nil {
@@ -102,6 +103,7 @@ func Start(ctx context.Context, path, dir string) (*Cluster, error) {
 		if c.Nodes[i], err = c.newNode(i, path, bucket); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
+		c.Nodes[i].env = append(c.Nodes[i].env, env...)
 	}
 	var starting sync.WaitGroup
 	var errs [Nodes]error
