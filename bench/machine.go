@@ -125,15 +125,18 @@ func settle(ctx context.Context) {
 	const interval, most = 200 * time.Millisecond, 3 * time.Second
 	before := busy()
 	for began := time.Now(); time.Since(began) < most; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(interval):
-		}
+		pause(ctx, interval)
 		now := busy()
-		if now-before <= interval/10 {
+		if now-before <= interval/10 || ctx.Err() != nil {
 			return
 		}
 		before = now
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
