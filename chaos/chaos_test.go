@@ -26,6 +26,17 @@ var (
 // start builds the program and starts a cluster of it; see Start for env.
 func start(t *testing.T, env ...string) *Cluster {
 	t.Helper()
+	path := *chaosProgram
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "starling")
+		build(t, path)
+	}
+	return startOf(t, path, env...)
+}
+
+// startOf starts a cluster of a program.
+func startOf(t *testing.T, path string, env ...string) *Cluster {
+	t.Helper()
 	if _, err := postgres.Find(t.Context(), ""); errors.Is(err, postgres.ErrNotInstalled) {
 		t.Skip(err)
 	}
@@ -36,11 +47,6 @@ func start(t *testing.T, env ...string) *Cluster {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's user passes through
 		t.Fatal(err)
-	}
-	path := *chaosProgram
-	if path == "" {
-		path = filepath.Join(dir, "starling")
-		build(t, path)
 	}
 	c, err := Start(t.Context(), path, dir, env...)
 	if err != nil {

@@ -2,12 +2,12 @@ package chaos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/binary"
 	"math/rand/v2"
+	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -63,12 +63,6 @@ var plants = []planted{
 			"m.stamp = ($4::bigint[])[1]", "($4::bigint[])is not null  ",
 			"and modseq = $3::bigint and stamp = $4::bigint", "and $3::bigint >= 0 and $4::bigint is not null")
 	}},
-	// A hint of before the commit makes others look too early, and nobody looks again: as if it told of nothing new.
-	{"a hint that is published before the commit", []Rule{SameForAll}, func(_ context.Context, _ *testing.T, c *Cluster) {
-		for _, n := range c.Nodes {
-			n.Links.NATS.Rewrite(Up, outdate)
-		}
-	}},
 	{"a quota that is not given back", []Rule{Counters}, func(_ context.Context, t *testing.T, c *Cluster) {
 		inStatements(t, c, "set bytes = q.bytes + $11::bigint", "set bytes = q.bytes - $11::bigint")
 	}},
@@ -94,47 +88,6 @@ var plants = []planted{
 		})
 	}},
 }
-
-// outdate makes the hints that a node publishes tell of the first modseq, in as many octets.
-func outdate(piece []byte) []byte {
-	const header, hint, at, trace = 10, 1, 1, 2 // of the frames of package events
-	for _, m := range published.FindAllSubmatchIndex(piece, -1) {
-		size, err := strconv.Atoi(string(piece[m[2]:m[3]]))
-		if err != nil || m[1]+size > len(piece) || size < header || piece[m[1]+1] != hint {
-			continue
-		}
-		frame := piece[m[1]+header : m[1]+size]
-		number := func() []byte {
-			_, n := binary.Uvarint(frame)
-			octets := frame[:max(n, 0)]
-			frame = frame[len(octets):]
-			return octets
-		}
-		number()
-		number() // the account
-		for len(frame) > 2 {
-			flags := frame[1]
-			frame = frame[2:]
-			number() // the mailbox
-			modseq := number()
-			for i := range modseq {
-				modseq[i] = 0x80
-			}
-			modseq[0] |= 1
-			modseq[len(modseq)-1] &= 1
-			number() // the epoch
-			if flags&at != 0 {
-				frame = frame[8:]
-			}
-			if flags&trace != 0 {
-				frame = frame[24:]
-			}
-		}
-	}
-	return piece
-}
-
-var published = regexp.MustCompile(`PUB \S+ (\d+)\r\n`)
 
 // keys are the objects that are there.
 func keys(ctx context.Context, t *testing.T, c *Cluster) []blobstore.Key {
@@ -185,6 +138,118 @@ func TestPlantedBugs(t *testing.T) {
 				t.Fatalf("not found; found %v", found)
 			}
 			t.Logf("found after %.1f s: %v", time.Since(begin).Seconds(), found[0])
+		})
+	}
+}
+
+// early is a program that publishes its hints before it commits: others look too early, and nobody has them look again.
+var early = []Change{
+	{
+		File: "frontend/mailstore/commit.go",
+		Old:  "\tdone, err := b.store.db.Commit(ctx, commit)\n",
+		New:  "\tb.early(commit)\n\tdone, err := b.store.db.Commit(ctx, commit)\n",
+	},
+	{
+		File: "frontend/mailstore/commit.go",
+		Old:  "\t\t\tcommit, chunks = built.commit()\n",
+		New:  "\t\t\tcommit, chunks = built.commit()\n\t\t\tb.early(commit)\n",
+	},
+	{
+		File: "frontend/mailstore/commit.go",
+		Old:  "\tb.store.publish(hint)\n\treturn after\n}\n",
+		New: `	_ = hint
+	return after
+}
+
+func (b *box) early(c *metadata.Commit) {
+	b.store.publish(events.Event{
+		Account: int64(b.ref.Account), Mailbox: int64(b.ref.Mailbox), Kind: events.Changed,
+		ModSeq: c.Changes[0].ModSeq, Epoch: c.Changes[0].Seen.Epoch,
+	})
+}
+`,
+	},
+}
+
+// A program that publishes before it commits is found out within a minute.
+func TestPublishBeforeCommit(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "starling")
+	if err := Build(t.Context(), path, false, early...); err != nil {
+		t.Fatal(err)
+	}
+	c := startOf(t, path, "STARLING_MAIL_SWEEP=10m")
+	for _, n := range c.Nodes[:2] { // what they commit is there later than the third node looks
+		n.Links.Postgres.Set(Up, Toxic{Delay: 5 * time.Millisecond})
+	}
+	for begin, seed := time.Now(), uint64(400); time.Since(begin) < time.Minute; seed++ {
+		r, _, err := c.Run(t.Context(), Options{Seed: seed, Time: 1500 * time.Millisecond, Clients: 9, Faults: []Fault{}, Patience: 3 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := Check(r); slices.ContainsFunc(found, func(v Violation) bool { return v.Rule == SameForAll }) {
+			t.Logf("found after %.1f s: %v", time.Since(begin).Seconds(), found[0])
+			return
+		}
+	}
+	t.Error("not found")
+}
+
+// Bugs that show only when PostgreSQL fails over are found.
+func TestPlantedInFailover(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	if err := c.AddStandby(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range []struct {
+		name  string
+		rules []Rule
+		kind  Kind
+		sql   string
+		lag   time.Duration
+	}{
+		{
+			"commits that do not wait for the standby",
+			[]Rule{NothingLost, NothingBack, UIDOnce, ModSeqOnce, LostFuture},
+			FailOver,
+			"alter system set synchronous_commit = local; select pg_reload_conf()", 400 * time.Millisecond,
+		},
+		{
+			"an epoch that does not rise",
+			[]Rule{LostFuture, UIDOnce, ModSeqOnce},
+			FailOverLagging,
+			`do $$ begin
+				execute format('create or replace function epoch() returns bigint language sql stable as %L', 'select ' || epoch() || '::bigint');
+			end $$;
+			create or replace view current_epoch as select epoch() as epoch`, 0,
+		},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			if _, err := c.primary.Exec(t.Context(), p.sql); err != nil {
+				t.Fatal(err)
+			}
+			if p.lag > 0 {
+				c.Replication.Set(Down, Toxic{Delay: p.lag})
+			}
+			begin := time.Now()
+			r, figures, err := c.Run(t.Context(), Options{
+				Seed: uint64(500 + i), Time: 4 * time.Second, Clients: 9, Patience: 3 * time.Second, //nolint:gosec // small
+				Faults: []Fault{{At: 1500 * time.Millisecond, Kind: p.kind, Amount: 700}},
+			})
+			switch found := Check(cmp.Or(r, new(Run))); {
+			case err != nil && strings.Contains(err.Error(), "after all is mended"):
+				t.Logf("found after %.1f s: with all mended, what it left behind cannot be read: %v", time.Since(begin).Seconds(), err)
+			case err != nil:
+				t.Fatal(err)
+			case !slices.ContainsFunc(found, func(v Violation) bool { return slices.Contains(p.rules, v.Rule) }):
+				t.Fatalf("not found; found %v in\n%v", found, figures)
+			default:
+				t.Logf("found after %.1f s: %v", time.Since(begin).Seconds(), found[0])
+			}
+			if _, err := c.primary.Exec(t.Context(), "alter system reset synchronous_commit; select pg_reload_conf()"); err != nil {
+				t.Fatal(err)
+			}
 		})
 	}
 }

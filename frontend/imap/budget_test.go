@@ -160,7 +160,7 @@ func TestBudgets(t *testing.T) { //nolint:paralleltest // see above
 		most       int
 	}{
 		{"NOOP", nil, command("NOOP"), 70},
-		{"STATUS", nil, command("STATUS Archive (MESSAGES UNSEEN UIDNEXT)"), 135},
+		{"STATUS", nil, command("STATUS Archive (MESSAGES UNSEEN UIDNEXT)"), 70},
 		{"LIST", nil, command(`LIST "" *`), 525},
 		{"SELECT, held", nil, inTurn(b, "SELECT INBOX"), 90},
 		{"SELECT, cold", nil, inTurn(b, examine...), 155},
@@ -178,7 +178,7 @@ func TestBudgets(t *testing.T) { //nolint:paralleltest // see above
 		{"SEARCH SUBJECT", nil, command("UID SEARCH SUBJECT nothing"), 43},
 		{"SEARCH LARGER", nil, command("UID SEARCH LARGER 100000"), 38},
 		{"SEARCH BODY", nil, command("UID SEARCH UID 1:100 BODY nothing"), 3330},
-		{"APPEND", nil, command(fmt.Sprintf("APPEND INBOX {%d+}\r\n%s", len(text), text)), 280},
+		{"APPEND", nil, command(fmt.Sprintf("APPEND INBOX {%d+}\r\n%s", len(text), text)), 208},
 		{"COPY", nil, command("COPY 1 Archive"), 255},
 		{"MOVE", nil, command("UID MOVE * Archive"), 280},
 		{"EXPUNGE", command(`UID STORE * +FLAGS.SILENT (\Deleted)`), command("EXPUNGE"), 240},
