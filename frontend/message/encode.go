@@ -33,10 +33,11 @@ var firstDict []byte
 
 const zstdMagic = "\x28\xb5\x2f\xfd"
 
-// encoder and decoder are made when first used; both may be used concurrently.
+// encoder and decoder are made when first used; both may be used concurrently. The fastest level takes a fifth of the
+// time of the one that would save 18 of 268 octets of a summary, and every message that comes in pays for it.
 var encoder = sync.OnceValue(func() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderDict(firstDict), zstd.WithEncoderCRC(false),
-		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(128<<10))
+		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(128<<10))
 	if err != nil {
 		panic(fmt.Sprintf("message: embedded dictionary: %v", err))
 	}
