@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,8 +76,9 @@ func (l *loader) run(ctx context.Context, t *target, s step) error {
 	case s.reading:
 		addresses = t.imap[len(t.imap)-1:]
 	}
+	s.idlers = cmp.Or(s.idlers, l.idlers)
 	args := append(s.args(), "-addr", strings.Join(addresses, ","), "-lmtp", strings.Join(t.lmtp[:1], ","), "-reuse",
-		"-size", strconv.Itoa(l.size), "-idlers", strconv.Itoa(l.idlers))
+		"-size", strconv.Itoa(l.size))
 	results, err := l.load(ctx, t, l.corpus, args...)
 	if len(results) > 0 {
 		t.results[s.name] = append(t.results[s.name], results)

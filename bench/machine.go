@@ -39,8 +39,8 @@ func syncTime(folder string) (p50, p99 time.Duration, err error) {
 	return time.Duration(middle), time.Duration(times[syncs*99/100]), f.Close()
 }
 
-// machine says on what was measured.
-func machine(ctx context.Context, folder string, s *starling, d *dovecot) ([]string, error) {
+// machine says on what was measured, and what; given says that Starling was not built from this tree.
+func machine(ctx context.Context, folder string, s *starling, d *dovecot, given bool) ([]string, error) {
 	p50, p99, err := syncTime(folder)
 	if err != nil {
 		return nil, fmt.Errorf("measure the disk: %w", err)
@@ -61,8 +61,12 @@ func machine(ctx context.Context, folder string, s *starling, d *dovecot) ([]str
 	}
 	lines := []string{fmt.Sprintf("%s, %d cores, %d GiB, %s, kernel %s; write and sync of 4 KiB: %.2f ms in the middle, %.2f ms for 99 %%.",
 		processor(), runtime.NumCPU(), (kib+1<<19)>>20, system, strings.TrimSpace(string(kernel)), p50.Seconds()*1000, p99.Seconds()*1000)}
-	commit := "unknown"
-	if out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
+	commit := "from elsewhere" // then what is in this folder says nothing of it
+	if !given {
+		out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
+		if err != nil {
+			out = []byte("of an unknown version")
+		}
 		commit = strings.TrimSpace(string(out))
 	}
 	parts := []string{fmt.Sprintf("Starling %s (%s)", commit, runtime.Version())}

@@ -137,7 +137,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if len(args) > 0 {
 		r.Command = "bench " + strings.Join(args, " ")
 	}
-	if r.Machine, err = machine(ctx, dir, b.cluster, b.dovecot); err != nil {
+	if r.Machine, err = machine(ctx, dir, b.cluster, b.dovecot, b.program != ""); err != nil {
 		return err
 	}
 	b.report = r

@@ -14,6 +14,7 @@ type step struct {
 	messages int
 	// operations and repeats are of scenarios that do one thing over and over, or read a whole mailbox.
 	operations, repeats int
+	idlers              int  // that wait in IDLE; 0: as many as the run has
 	seconds             int  // of a scenario that lasts; 0: until it is done, mostSeconds at most
 	reading             bool // by the second node, which has not seen what the first one wrote
 	everywhere          bool // over all nodes
@@ -38,6 +39,7 @@ var plan = []step{
 	{name: "store 1", scenario: "store", clients: 1, operations: 500, repeats: 3},
 	{name: "store 8", scenario: "store", clients: 8, operations: 1000, repeats: 3},
 	{name: "move", scenario: "move", operations: 200},
+	{name: "idle 2", scenario: "idle", messages: 20, idlers: 2, everywhere: true},
 	{name: "idle", scenario: "idle", messages: 20, everywhere: true},
 	{name: "mixed", scenario: "mixed", clients: 32, seconds: 10},
 }
@@ -63,7 +65,7 @@ func (s step) args() []string {
 	for _, count := range []struct {
 		flag  string
 		value int
-	}{{"-clients", s.clients}, {"-messages", s.messages}, {"-operations", s.operations}, {"-repeats", s.repeats}} {
+	}{{"-clients", s.clients}, {"-messages", s.messages}, {"-operations", s.operations}, {"-repeats", s.repeats}, {"-idlers", s.idlers}} {
 		if count.value > 0 {
 			args = append(args, count.flag, strconv.Itoa(count.value))
 		}
@@ -129,8 +131,10 @@ var goals = []goal{
 	{name: "SEARCH TEXT, /s", step: "search", operation: "text", of: warm},
 	{name: "SEARCH TEXT the first time, /s", step: "search", operation: "text", of: first},
 	{name: "mixed load of 32 clients, commands/s", step: "mixed", operation: "all", of: rate, ratio: 1},
+	{name: "IDLE, from OK to a client of another node, p50, ms", step: "idle 2", operation: "from OK to other nodes", other: "from OK to each", of: latency, limit: 3},
+	{name: "IDLE, from OK to a client of another node, p99, ms", step: "idle 2", operation: "from OK to other nodes", other: "from OK to each", of: tail, limit: 20},
 	{name: "IDLE, from OK to 50 clients of another node, p50, ms (a)", step: "idle", operation: "from OK to other nodes", other: "from OK to each", of: latency, limit: 3},
-	{name: "IDLE, likewise, p99, ms (a)", step: "idle", operation: "from OK to other nodes", other: "from OK to each", of: tail, limit: 20},
+	{name: "IDLE, from OK to 50 clients of another node, p99, ms (a)", step: "idle", operation: "from OK to other nodes", other: "from OK to each", of: tail, limit: 20},
 }
 
 // notes explain the letters in the report.

@@ -145,13 +145,22 @@ func (r *report) text(out io.Writer) error {
 	return nil
 }
 
-// markdown writes the report as it can be pasted into a document.
+// markdown writes the report as it can be pasted into a document: what there are goals for, then the rest.
 func (r *report) markdown(out io.Writer) error {
-	fmt.Fprintf(out, "| %s |\n| --- | ---: | ---: | ---: | ---: | --- |\n", strings.Join(titles, " | "))
-	for _, cells := range r.cells() {
-		fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | "))
+	without := func(goal bool) []row {
+		return slices.DeleteFunc(slices.Clone(r.Rows), func(r row) bool { return (r.Goal != "") == goal })
 	}
-	_, err := fmt.Fprintf(out, "\n%s\n", strings.Join(r.about(), "\n"))
+	for _, part := range []report{{Rows: without(false)}, {Rows: without(true)}} {
+		if len(part.Rows) == 0 {
+			continue
+		}
+		fmt.Fprintf(out, "| %s |\n| --- | ---: | ---: | ---: | ---: | --- |\n", strings.Join(titles, " | "))
+		for _, cells := range part.cells() {
+			fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | "))
+		}
+		fmt.Fprintln(out)
+	}
+	_, err := fmt.Fprintln(out, strings.Join(r.about(), "\n"))
 	return err
 }
 

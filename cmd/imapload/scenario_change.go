@@ -39,10 +39,11 @@ func (b *bench) store(ctx context.Context) error {
 		return nil
 	}})
 	many := min(1000, len(b.sent))
-	b.measure(ctx, load{name: "many at once", clients: 1, count: 2 * b.cfg.repeats, units: many, do: func(_, i int) error {
+	set := false
+	check := func() error {
 		n := 0
-		err := team[0].command(fmt.Sprintf(`STORE 1:%d %cFLAGS (\Answered)`, many, "+-"[i%2]), func(r response) error {
-			if bytes.Contains(r.line, []byte(`\Answered`)) == (i%2 == 0) && told(r.line, "FETCH") > 0 {
+		err := team[0].digest(func(r response) error {
+			if bytes.Contains(r.line, []byte(`\Answered`)) == set && told(r.line, "FETCH") > 0 {
 				n++
 			}
 			return nil
@@ -51,6 +52,10 @@ func (b *bench) store(ctx context.Context) error {
 			err = fmt.Errorf("%d changes were told of, of %d", n, many)
 		}
 		return err
+	}
+	b.measure(ctx, load{name: "many at once", clients: 1, count: 2 * b.cfg.repeats, units: many, check: check, do: func(_, i int) error {
+		set = i%2 == 0
+		return team[0].swallow(fmt.Sprintf(`STORE 1:%d %cFLAGS (\Answered)`, many, "+-"[i%2]))
 	}})
 	wrong := 0
 	err = team[0].command("FETCH 1:* (FLAGS)", func(r response) error {
