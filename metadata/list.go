@@ -251,6 +251,10 @@ a as (
       select 1
       from v
       join mailbox m on m.account_id = $1::bigint and m.name = v.new_name and not m.dropped)
+    and not exists ( -- also where only children are there to be renamed
+      select 1
+      from mailbox m
+      where m.account_id = $1::bigint and m.name = $3::text and not m.dropped)
   returning listseq),
 r as (
   update mailbox m
