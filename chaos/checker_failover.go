@@ -134,7 +134,7 @@ func (c *checker) goesOn() {
 		for i := range c.run.Ops {
 			o := &c.run.Ops[i]
 			k, ok := f.Boxes[o.target()]
-			if !ok || o.Start < f.Until || o.Result != OK || o.Space != "" {
+			if !ok || o.Start < f.Until || o.Result != OK {
 				continue
 			}
 			if slices.ContainsFunc(o.Made, k.lostUID) {
@@ -144,8 +144,7 @@ func (c *checker) goesOn() {
 		}
 		for _, s := range c.run.States {
 			for name, k := range f.Boxes {
-				// What nobody has written to since is as it was.
-				if box, ok := s.Boxes[name]; ok && slices.Contains(boxes(), name) {
+				if box, ok := s.Boxes[name]; ok {
 					c.arrives(f, s.Node, name, k, box)
 				}
 			}

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -116,7 +115,7 @@ func (c *checker) account() {
 			seen[origin{p.mailbox, id}]++
 		}
 	}
-	can, must := maps.Clone(c.unplaced), make(map[origin]int)
+	can, must := make(map[origin]int), make(map[origin]int)
 	for i := range c.run.Ops {
 		if o := &c.run.Ops[i]; o.Result == InDoubt {
 			c.doubt(o, there, can, must)
