@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"starling/metadata"
 )
@@ -18,7 +19,7 @@ func newServe() *cobra.Command {
 		Short: "Run a node: IMAP and LMTP over PostgreSQL, S3 and NATS",
 		Long: "Run a node: IMAP and LMTP over PostgreSQL, S3 and NATS. Any number of nodes can\n" +
 			"serve the same accounts. SIGTERM stops it cleanly: no new connections, BYE to\n" +
-			"those that wait, running commands finish. Until PostgreSQL is there, with the\n" +
+			"those that wait, running commands finish; a second one ends it at once. Until PostgreSQL is there, with the\n" +
 			"schema that starling migrate makes, the node waits, and says so on the admin\n" +
 			"listener. SIGHUP has it look at its certificates at once.",
 		Args: cobra.NoArgs,
@@ -36,6 +37,7 @@ func newServe() *cobra.Command {
 			hangups := make(chan os.Signal, 1)
 			signal.Notify(hangups, syscall.SIGHUP)
 			defer signal.Stop(hangups)
+			defer endAtSecondSignal(log)()
 			n, err := newNode(cmd.Context(), cfg, log)
 			switch {
 			case errors.Is(err, context.Canceled) && cmd.Context().Err() != nil:
@@ -48,6 +50,28 @@ func newServe() *cobra.Command {
 			n.watchDurability(cmd.Context())
 			return n.run(cmd.Context())
 		},
+	}
+}
+
+// endAtSecondSignal ends the program at the second signal to stop: who sends it does not
+// want to wait for the drain any more. The function that it returns takes that back.
+func endAtSecondSignal(log *zap.Logger) (stop func()) {
+	signals, stopped := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		for range 2 {
+			select {
+			case <-signals:
+			case <-stopped:
+				return
+			}
+		}
+		log.Warn("second signal: ended at once, connections and commands are cut off")
+		os.Exit(1)
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(stopped)
 	}
 }
 

@@ -104,6 +104,35 @@ func TestServeStops(t *testing.T) {
 	}
 }
 
+// The second SIGTERM ends a node at once, and says so, whatever it still waits for. What was
+// acknowledged is there.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.env = append(c.env, "STARLING_SHUTDOWN_DELAY=1h", "STARLING_SHUTDOWN_GRACE=1h")
+	n := c.serve()
+	k := talk(t, n.imap)
+	k.hear("* OK")
+	mail := numberedMail(1)
+	k.say(fmt.Sprintf("a login %s %q\r\nb append INBOX {%d+}\r\n%s\r\nc append INBOX {%d}\r\n", testUser, testPassword, len(mail), mail, len(mail)))
+	k.hear("b OK")
+	k.hear("+ ")
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, n.admin, 503, "draining\n(degraded: .*\n)*")
+	if status := n.stop(syscall.SIGTERM); status != 1 {
+		t.Errorf("status %d", status)
+	}
+	if said := n.output.String(); !strings.Contains(said, "second signal") {
+		t.Errorf("it said\n%s", said)
+	}
+	other := login(t, c.nodes[1].imap, testUser, testPassword, nil)
+	if data, err := other.Select("INBOX", nil).Wait(); err != nil || data.NumMessages != 1 {
+		t.Errorf("on the other node: %+v, %v", data, err)
+	}
+}
+
 // A node that cannot have all it needs says what, and does not start half.
 func TestServeRefuses(t *testing.T) {
 	t.Parallel()

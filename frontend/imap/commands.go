@@ -191,7 +191,7 @@ func (s *session) afterwards() bool {
 	}
 	if err := s.startTLS(); err != nil {
 		s.lost(err)
-		s.ending = endProtocol
+		s.ending = endingOf(err)
 		return false
 	}
 	return true

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"starling/blobstore"
@@ -136,6 +137,34 @@ func TestCutDoesNotWait(t *testing.T) {
 	}
 	if took := time.Since(began); took > 4*time.Second { // a farewell is given up after 5 s
 		t.Errorf("took %v", took)
+	}
+}
+
+// A handshake in which nothing is said is none of what a shutdown waits for, under STARTTLS
+// neither.
+func TestShutdownEndsHandshakes(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewPedanticRegistry()
+	c := newCluster(t, 1, clusterOptions{}, func(config *Config) { config.Metrics = reg })
+	node := c.nodes[0]
+	silent, upgraded := dialRaw(t, node.imaps), node.dial(t)
+	upgraded.send("a STARTTLS")
+	upgraded.until("a OK ")
+	for node.server.Sessions() < 2 {
+		runtime.Gosched()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // less than there is for a login
+	defer cancel()
+	if err := node.server.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, conn := range []net.Conn{silent, upgraded.conn} {
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := figures(t, reg)["disconnects_total{shutdown}"]; got != 2 {
+		t.Errorf("%v of 2 sessions ended for the shutdown", got)
 	}
 }
 

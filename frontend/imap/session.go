@@ -226,7 +226,7 @@ func (s *session) cut() {
 func (s *session) serve() {
 	s.work(func() bool {
 		if err := s.greet(); err != nil {
-			s.ending = endProtocol
+			s.ending = endingOf(err)
 			s.log().Debug("handshake", zap.Error(err))
 			return false
 		}
@@ -277,20 +277,34 @@ func (s *session) greet() error {
 	return nil
 }
 
+// errStopping ends a handshake that had not come to its end when the server stopped.
+var errStopping = errors.New("the server stops")
+
+// handshake runs that of TLS, if the connection is to have one. It is no command that a
+// shutdown waits for.
 func (s *session) handshake() error {
 	conn, ok := s.conn.(*tls.Conn)
 	if !ok {
 		return nil
 	}
-	if err := s.socket.SetReadDeadline(s.loginBy); err != nil { // a wait for commands left its own
-		return err
-	}
 	ctx, cancel := context.WithDeadline(s.ctx, s.loginBy)
 	defer cancel()
-	if err := s.server.cfg.Handshake(ctx, conn); err != nil {
+	why, err := s.alarm.wait(alarmShutdown, time.Until(s.loginBy), func() error { return s.server.cfg.Handshake(ctx, conn) })
+	if why != 0 {
+		err = errStopping
+	}
+	if err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	return nil
+}
+
+// endingOf is how a connection ends whose handshake failed.
+func endingOf(err error) ending {
+	if errors.Is(err, errStopping) {
+		return endShutdown
+	}
+	return endProtocol
 }
 
 func (s *session) close() {

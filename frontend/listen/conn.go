@@ -2,6 +2,7 @@ package listen
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,10 @@ type conn struct {
 	early   []byte // came with the header and was not read yet
 	release func() // gives back its place in the limits
 	once    sync.Once
+
+	// unlisted, if not nil, is told when the first bytes are a header of the PROXY
+	// protocol: who connects from here may send none.
+	unlisted func()
 }
 
 // RemoteAddr implements net.Conn: it is the client's.
@@ -32,10 +37,23 @@ func (c *conn) RemoteAddr() net.Addr { return c.remote }
 // read once a Read has timed out: nothing is left here then.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
+// errUnlisted says that a header of the PROXY protocol came from an address that is in
+// none of the networks for it.
+var errUnlisted = errors.New("header of the PROXY protocol from an address that is not listed")
+
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.early == nil {
-		return c.Conn.Read(p)
+		n, err := c.Conn.Read(p)
+		if n > 0 && c.unlisted != nil {
+			tell := c.unlisted
+			c.unlisted = nil
+			if isHeader(p[:n]) {
+				tell()
+				return 0, errUnlisted
+			}
+		}
+		return n, err
 	}
 	n := copy(p, c.early)
 	if c.early = c.early[n:]; len(c.early) == 0 {
@@ -48,6 +66,12 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Close() error {
 	c.once.Do(c.release)
 	return c.Conn.Close()
+}
+
+// isHeader says that a client's first bytes are a header of the PROXY protocol, of either
+// version. No protocol that is served here begins so.
+func isHeader(first []byte) bool {
+	return bytes.HasPrefix(first, proxyproto.SIGV2) || bytes.HasPrefix(first, []byte("PROXY "))
 }
 
 // header awaits the header of the PROXY protocol on a connection, which it does

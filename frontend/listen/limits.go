@@ -34,11 +34,12 @@ const (
 	refusedAddress reason = iota
 	refusedNode
 	refusedProxy
+	refusedUnlisted
 	admitted
 )
 
 // reasons is what figures and logs call them.
-var reasons = [admitted]string{refusedAddress: "address", refusedNode: "node", refusedProxy: "proxy"}
+var reasons = [admitted]string{refusedAddress: "address", refusedNode: "node", refusedProxy: "proxy", refusedUnlisted: "unlisted"}
 
 // take counts a connection from addr, which counts for no address if it is the
 // zero Addr. If there is room for it, release gives its place back.
@@ -66,6 +67,14 @@ func (l *Limits) take(addr netip.Addr) (release func(), why reason) {
 	}
 	l.all++
 	return func() { l.release(addr) }, admitted
+}
+
+// most is how many connections there may be; 0: any number.
+func (l *Limits) most() int {
+	if l == nil {
+		return 0
+	}
+	return l.cfg.Connections
 }
 
 func (l *Limits) release(addr netip.Addr) {

@@ -80,6 +80,7 @@ func TestLimitOfTheNode(t *testing.T) {
 	secure.dial(nil).wantEnd()
 	_ = a.Conn.Close()
 	plain.figure("starling_listener_connections", `listener="imap"`, 1)
+	plain.figure("starling_listener_max_connections", `listener="imap"`, 3)
 	secure.dial(nil).echoAfterGreeting()
 	plain.figure("starling_listener_refused_total", `listener="imap",reason="node"`, 1)
 	secure.figure("starling_listener_refused_total", `listener="imap",reason="node"`, 1)

@@ -32,7 +32,8 @@ type Config struct {
 	Refusal string  // said to a client that is over a limit, with its line end; "": nothing, as where TLS begins at once
 
 	// ProxyNetworks are where load balancers are. Who connects from there must begin
-	// with a header of the PROXY protocol, version 1 or 2, and nobody else may.
+	// with a header of the PROXY protocol, version 1 or 2, and nobody else may: a
+	// connection on which one comes from elsewhere ends.
 	ProxyNetworks []netip.Prefix
 	HeaderTimeout time.Duration // for the whole of that header; 5 s
 
@@ -70,6 +71,7 @@ func New(inner net.Listener, cfg Config) *Listener {
 		cfg: cfg, inner: inner, ready: make(chan net.Conn), headers: make(chan struct{}, maxHeaders),
 		figures: newMetrics(cfg.Metrics).of(cfg.Name),
 	}
+	l.figures.limit.Set(float64(cfg.Limits.most()))
 	l.log = cfg.Log.With(zap.String("listener", cfg.Name)).WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, 10*time.Second, 1, 0)
 	}))
@@ -153,7 +155,7 @@ func passes(err error) bool {
 // goroutine of its own, so that one that sends none holds up nobody.
 func (l *Listener) begin(accepted net.Conn) {
 	if !within(l.cfg.ProxyNetworks, address(accepted.RemoteAddr())) {
-		l.admit(&conn{Conn: accepted, remote: accepted.RemoteAddr()})
+		l.admit(&conn{Conn: accepted, remote: accepted.RemoteAddr(), unlisted: func() { l.refuseUnlisted(accepted.RemoteAddr()) }})
 		return
 	}
 	select {
@@ -179,6 +181,13 @@ func (l *Listener) begin(accepted net.Conn) {
 			l.log.Warn("no header of the PROXY protocol", remote, zap.Error(err))
 		}
 	})
+}
+
+// refuseUnlisted tells of a header that came from an address that is in no network for it:
+// a load balancer that is not listed, or a client that wants to seem another.
+func (l *Listener) refuseUnlisted(remote net.Addr) {
+	l.figures.refused[refusedUnlisted].Inc()
+	l.log.Warn("header of the PROXY protocol from an address that is not listed", zap.Stringer("remote", remote))
 }
 
 // admit gives c to whom Accept is called by, or turns it away.

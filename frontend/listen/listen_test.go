@@ -273,13 +273,28 @@ func TestConnectAndLeave(t *testing.T) {
 	s.figure("starling_listener_refused_total", `listener="imap",reason="proxy"`, 0)
 }
 
-// From anywhere else a header is what any other bytes are.
+// From anywhere else a header ends the connection, which is counted and told of; the first
+// bytes of anything else are what they are.
 func TestHeadersOfStrangers(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, Config{ProxyNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::/0")}})
-	c := s.dial([]byte("PROXY TCP4 192.0.2.7 192.0.2.1 4000 143\r\n"))
-	c.want("* OK " + c.LocalAddr().String())
-	c.want("PROXY TCP4 192.0.2.7 192.0.2.1 4000 143\r")
+	other := s.dial(nil)
+	other.want("* OK " + other.LocalAddr().String())
+	for _, line := range []string{"PROX", "PROXYTCP4 is no header", "PROXY is none behind something else"} {
+		if _, err := fmt.Fprintln(other, line); err != nil {
+			t.Fatal(err)
+		}
+		other.want(line)
+	}
+	for _, header := range [][]byte{[]byte("PROXY TCP4 192.0.2.7 192.0.2.1 4000 143\r\n"), through(t, "192.0.2.7:4000")} {
+		c := s.dial(header)
+		c.want("* OK " + c.LocalAddr().String())
+		c.wantEnd()
+	}
+	s.figure("starling_listener_refused_total", `listener="imap",reason="unlisted"`, 2)
+	if lines := s.logs.FilterMessage("header of the PROXY protocol from an address that is not listed").Len(); lines != 1 {
+		t.Errorf("%d lines in the log", lines)
+	}
 }
 
 // Load balancers that say nothing, or very slowly, hold up nobody, and are cut off.
@@ -426,7 +441,7 @@ func TestFigures(t *testing.T) {
 		}
 	}
 	newTLSMetrics(reg)
-	if n := testutil.CollectAndCount(newMetrics(reg).refused); n != 9 {
+	if n := testutil.CollectAndCount(newMetrics(reg).refused); n != 12 {
 		t.Errorf("%d series of refusals", n)
 	}
 	problems, err := testutil.GatherAndLint(reg)

@@ -9,6 +9,7 @@ import (
 // metrics are the figures of all listeners of a node.
 type metrics struct {
 	connections *prometheus.GaugeVec
+	limits      *prometheus.GaugeVec
 	accepted    *prometheus.CounterVec
 	refused     *prometheus.CounterVec
 }
@@ -18,12 +19,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		connections: register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "starling_listener_connections", Help: "Connections that are open.",
 		}, []string{"listener"})),
+		limits: register(reg, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "starling_listener_max_connections",
+			Help: "Connections that there may be, on this listener and those of the same protocol together; 0: any number.",
+		}, []string{"listener"})),
 		accepted: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "starling_listener_accepted_total", Help: "Connections that were given to the protocol's server.",
 		}, []string{"listener"})),
 		refused: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "starling_listener_refused_total",
-			Help: "Connections that were turned away: too many from an address or on the node, or a PROXY protocol header that is missing or wrong.",
+			Help: "Connections that were turned away: too many from an address or on the node, a PROXY protocol header that is missing or wrong, or one from an address that is not listed (unlisted).",
 		}, []string{"listener", "reason"})),
 	}
 }
@@ -31,12 +36,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 // figures are those of one listener.
 type figures struct {
 	connections prometheus.Gauge
+	limit       prometheus.Gauge
 	accepted    prometheus.Counter
 	refused     [len(reasons)]prometheus.Counter
 }
 
 func (m *metrics) of(listener string) figures {
-	f := figures{connections: m.connections.WithLabelValues(listener), accepted: m.accepted.WithLabelValues(listener)}
+	f := figures{
+		connections: m.connections.WithLabelValues(listener), limit: m.limits.WithLabelValues(listener),
+		accepted: m.accepted.WithLabelValues(listener),
+	}
 	for why, name := range reasons {
 		f.refused[why] = m.refused.WithLabelValues(listener, name)
 	}
