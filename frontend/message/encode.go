@@ -37,7 +37,7 @@ const zstdMagic = "\x28\xb5\x2f\xfd"
 // time of the one that would save 18 of 268 octets of a summary, and every message that comes in pays for it.
 var encoder = sync.OnceValue(func() *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderDict(firstDict), zstd.WithEncoderCRC(false),
-		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(128<<10))
+		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithNoEntropyCompression(true), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(128<<10))
 	if err != nil {
 		panic(fmt.Sprintf("message: embedded dictionary: %v", err))
 	}
@@ -73,14 +73,14 @@ func (s *Summary) AppendBinary(dst []byte) ([]byte, error) {
 	payload := s.appendPayload(nil)
 	start := len(dst)
 	dst = append(dst, formatVersion, dictFirst)
-	at := len(dst)
-	dst = encoder().EncodeAll(payload, dst)
-	frame := dst[at:]
-	if len(frame)-len(zstdMagic) >= len(payload) || string(frame[:len(zstdMagic)]) != zstdMagic {
+	frame := encoder().EncodeAll(payload, nil)
+	if string(frame[:len(zstdMagic)]) == zstdMagic {
+		dst = appendFrame(dst, frame[len(zstdMagic):])
+	}
+	if n := len(dst) - start - 2; n == 0 || n >= len(payload) {
 		return append(append(dst[:start], formatVersion, dictPlain), payload...), nil
 	}
-	n := copy(frame, frame[len(zstdMagic):])
-	return dst[:at+n], nil
+	return dst, nil
 }
 
 func (s *Summary) appendPayload(b []byte) []byte {

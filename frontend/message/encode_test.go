@@ -42,8 +42,8 @@ func TestSummarySize(t *testing.T) {
 	slices.Sort(sizes)
 	mean, median := total/len(sizes), sizes[len(sizes)/2]
 	t.Logf("mean %d, median %d, 90%% %d, largest %d", mean, median, sizes[len(sizes)*9/10], sizes[len(sizes)-1])
-	if median > 300 {
-		t.Errorf("median %d octets a mail, want at most 300", median)
+	if median > 250 {
+		t.Errorf("median %d octets a mail, want at most 250", median)
 	}
 }
 
