@@ -8,7 +8,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// The literals of a frame are coded by the dictionary's own Huffman table (RFC 8878 §3.1.1.3.1.1,
+// The literals of a frame are coded by the dictionary's own Huffman table (in RFC 8878 a
 // Treeless_Literals_Block). The encoder would give each frame a table of its own, which takes a
 // tenth of a summary's octets and, to be read again, half of the time of decompressing it. So it is
 // told to leave literals as they are, and they are coded here. Every zstd decoder reads that. A frame
@@ -78,8 +78,8 @@ func appendLittle(dst []byte, v, octets int) []byte {
 	return dst
 }
 
-// frameHeader is the length of a frame's header by its descriptor, which it begins with (RFC 8878
-// §3.1.1.1).
+// frameHeader is the length of a frame's header by its descriptor, which it begins with (RFC 8878,
+// Frame_Header).
 func frameHeader(descriptor byte) int {
 	n := 1 + [4]int{0, 1, 2, 4}[descriptor&3] + [4]int{0, 2, 4, 8}[descriptor>>6]
 	if single := descriptor >> 5 & 1; single == 0 || descriptor>>6 == 0 {
@@ -88,7 +88,7 @@ func frameHeader(descriptor byte) int {
 	return n
 }
 
-// literals is where the literals of a section lie that are not coded (RFC 8878 §3.1.1.3.1).
+// literals is where the literals of a section lie that are not coded (RFC 8878, Literals_Section).
 func literals(section []byte) (from, to int) {
 	b := int(section[0]) | int(section[1])<<8 | int(section[2])<<16
 	switch b >> 2 & 3 {
