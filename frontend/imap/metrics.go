@@ -26,7 +26,7 @@ var activities = [...]string{"not_authenticated", "authenticated", "selected", "
 type ending uint8
 
 const (
-	endClient     ending = iota // it went away, or did not take what was sent
+	endClient     ending = iota // it went away
 	endLogout                   // it said so
 	endTimeout                  // it sent nothing for too long
 	endShutdown                 // the server stops
@@ -34,10 +34,11 @@ const (
 	endMailbox                  // the selected mailbox was deleted
 	endRestored                 // the selected mailbox was taken back to an earlier state, by a failover or a restore
 	endProtocol                 // what it sent cannot be gone on with: no TLS, no IMAP, only guesses of passwords
+	endSlow                     // it did not send or take in time what it had begun or asked for
 	endOfOurDoing               // a bug
 )
 
-var endings = [...]string{"client", "logout", "timeout", "shutdown", "login_ended", "mailbox_deleted", "mailbox_restored", "protocol", "error"}
+var endings = [...]string{"client", "logout", "timeout", "shutdown", "login_ended", "mailbox_deleted", "mailbox_restored", "protocol", "slow", "error"}
 
 // refusal is the limit that turned a login away.
 type refusal uint8

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"starling/frontend/auth"
 	"starling/frontend/mailstore"
@@ -45,8 +46,8 @@ type Config struct {
 	MaxPerTenant  int           // sessions of one tenant's accounts likewise; 0: no limit
 	LoginTimeout  time.Duration // for a connection to log in, whatever it sends meanwhile; 1 min
 	IdleTimeout   time.Duration // between commands; 30 min, the least that RFC 9051 §5.4 allows
-	ReadTimeout   time.Duration // for the next bytes inside of a command; 2 min
-	WriteTimeout  time.Duration // for a client to take what is sent; 2 min
+	ReadTimeout   time.Duration // for the next 64 KiB inside of a command, or the rest of it; 2 min
+	WriteTimeout  time.Duration // for a client to take as much; 2 min
 	KeepAlive     time.Duration // between signs of life in IDLE; 2 min
 }
 
@@ -76,8 +77,12 @@ type Server struct {
 	tracer  *tracer // nil: no traces
 	logins  *logins
 	linger  time.Duration // how long a session waits before it is parked
+	stall   time.Duration // how long a client may hold up a command while others wait for memory
+	looked  atomic.Int64  // when it was last looked who does, in Unix nanoseconds
 	signs   time.Duration // how often a client hears that its search goes on
 	count   atomic.Uint64 // of sessions, ever
+
+	refusals *zap.Logger // for commands that are refused for now: overload must not fill the log
 
 	mu        sync.Mutex
 	closing   bool
@@ -89,11 +94,22 @@ type Server struct {
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
 	cfg.setDefaults()
-	return &Server{
+	srv := &Server{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), tracer: newTracer(cfg.Traces),
-		logins: newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant), linger: lingering, signs: searchSigns,
-		sessions: make(map[*session]struct{}),
+		logins: newLogins(cfg.MaxPerAccount, cfg.MaxPerTenant), linger: lingering, stall: stallPatience, signs: searchSigns,
+		refusals: sampled(cfg.Log), sessions: make(map[*session]struct{}),
 	}
+	if cfg.Store != nil {
+		cfg.Store.OnShortage(srv.cutStalled)
+	}
+	return srv
+}
+
+// sampled is a log that takes ten lines of a kind in ten seconds.
+func sampled(log *zap.Logger) *zap.Logger {
+	return log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, 10*time.Second, 10, 0)
+	}))
 }
 
 // Serve answers the connections of l until Shutdown closes it, or it fails. How many

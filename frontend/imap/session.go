@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -47,6 +48,7 @@ type session struct {
 	alarm  alarm
 	ctx    context.Context //nolint:containedctx // what commands are given; it ends when the connection does, or is parked
 	end    end
+	pace   pace
 	does   activity // as it is counted
 	counts counts
 
@@ -126,12 +128,14 @@ func newSession(srv *Server, conn net.Conn, implicitTLS bool) *session {
 
 // log is the log for what concerns this session. It is made when there is something
 // to say, because a session that only waits should hold no more than it must.
-func (s *session) log() *zap.Logger {
+func (s *session) log() *zap.Logger { return s.logTo(s.server.cfg.Log) }
+
+func (s *session) logTo(log *zap.Logger) *zap.Logger {
 	fields := append(make([]zap.Field, 0, 3), zap.Uint64("session", s.id), zap.Stringer("remote", s.remote))
 	if s.account != nil {
 		fields = append(fields, zap.String("account", s.account.Row().Name))
 	}
-	return s.server.cfg.Log.WithLazy(fields...)
+	return log.WithLazy(fields...)
 }
 
 // recount has the figures tell what the session does now.
@@ -153,7 +157,7 @@ func (s *session) recount() {
 }
 
 // input reads from the connection. Inside of a command the client has
-// ReadTimeout for each piece, but until it is logged in no longer than for that;
+// ReadTimeout for each piece (pace.go), but until it is logged in no longer than for that;
 // between commands the alarm has set the deadline. What was answered is sent before
 // anything more is waited for.
 type input struct{ *session }
@@ -162,12 +166,13 @@ func (in input) Read(p []byte) (int, error) {
 	if err := in.enc.Flush(); err != nil {
 		return 0, err
 	}
-	if !in.alarm.isWaiting() {
-		deadline := time.Now().Add(in.server.cfg.ReadTimeout)
-		if in.state == notAuthenticated && deadline.After(in.loginBy) {
-			deadline = in.loginBy
+	waits := in.alarm.isWaiting()
+	if !waits {
+		var latest time.Time
+		if in.state == notAuthenticated {
+			latest = in.loginBy
 		}
-		if err := in.conn.SetReadDeadline(deadline); err != nil {
+		if err := in.pace.begin(in.server.cfg.ReadTimeout, latest, in.conn.SetReadDeadline); err != nil {
 			return 0, err
 		}
 	}
@@ -177,6 +182,9 @@ func (in input) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := in.conn.Read(p)
+	if !waits {
+		in.pace.end(n)
+	}
 	in.counts.received += int64(n)
 	in.server.metrics.received.Add(float64(n))
 	return n, err
@@ -188,20 +196,25 @@ func (a *alarm) isWaiting() bool {
 	return a.waiting
 }
 
-// output writes to the connection, and cuts off a client that does not read.
+// output writes to the connection, and cuts off a client that does not read, or hardly does.
 type output struct{ *session }
 
-func (out output) Write(p []byte) (int, error) {
-	if err := out.conn.SetWriteDeadline(time.Now().Add(out.server.cfg.WriteTimeout)); err != nil {
-		return 0, err
-	}
+func (out output) Write(p []byte) (written int, err error) {
 	if out.protocol != nil {
 		out.protocol.sent(p)
 	}
-	n, err := out.conn.Write(p)
-	out.counts.sent += int64(n)
-	out.server.metrics.sent.Add(float64(n))
-	return n, err
+	for written < len(p) && err == nil {
+		if err = out.pace.begin(out.server.cfg.WriteTimeout, time.Time{}, out.conn.SetWriteDeadline); err != nil {
+			break
+		}
+		var n int
+		n, err = out.conn.Write(p[written:min(written+pieceOctets, len(p))])
+		out.pace.end(n)
+		written += n
+	}
+	out.counts.sent += int64(written)
+	out.server.metrics.sent.Add(float64(written))
+	return written, err
 }
 
 // invite asks the client for a literal (RFC 9051 §7.6).
@@ -332,6 +345,7 @@ func (s *session) close() {
 // next waits for what the client sends, or for an alarm, and does what it asks for. It
 // reports whether there may be more, or whether the session was parked.
 func (s *session) next() (on, parked bool) {
+	s.pace.restart()
 	if len(s.dec.Buffered()) == 0 {
 		if err := s.enc.Release(); err != nil {
 			return s.lost(err), false
@@ -404,6 +418,9 @@ func (s *session) lost(err error) bool {
 		s.log().Debug("connection lost", zap.String("command", s.command), zap.Error(err))
 	}
 	s.over, s.ending = true, endClient
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.ending = endSlow
+	}
 	return false
 }
 

@@ -80,7 +80,7 @@ func (s *session) statusOf(err error) *StatusError {
 	for _, known := range sentinels {
 		if errors.Is(err, known.err) {
 			if known.code == imapwire.CodeUnavailable || known.code == imapwire.CodeCorruption {
-				s.log().Warn("command refused", zap.String("command", s.command), zap.Error(err))
+				s.logTo(s.server.refusals).Warn("command refused", zap.String("command", s.command), zap.Error(err))
 			}
 			return nof(known.code, "%s", known.text)
 		}

@@ -59,7 +59,7 @@ func (b *countingBlobs) lose(t *testing.T) {
 	}
 }
 
-func newTestNode(t testing.TB) *testNode {
+func newTestNode(t testing.TB, tune ...func(*mailstore.Config, *Config)) *testNode {
 	t.Helper()
 	db := metadatatest.Open(t)
 	ctx := t.Context()
@@ -79,16 +79,20 @@ func newTestNode(t testing.TB) *testNode {
 		t.Fatal(err)
 	}
 	blobs := &countingBlobs{Store: memory.New()}
-	store, err := mailstore.New(ctx, mailstore.Config{
-		DB: db, Blobs: blobs, Bus: node, Log: zap.NewNop(), TempDir: t.TempDir(), Collect: -1,
-	})
+	storeConfig := mailstore.Config{DB: db, Blobs: blobs, Bus: node, Log: zap.NewNop(), TempDir: t.TempDir(), Collect: -1}
+	config := Config{Log: zap.NewNop()}
+	for _, f := range tune {
+		f(&storeConfig, &config)
+	}
+	store, err := mailstore.New(ctx, storeConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	stopped := make(chan error, 1)
 	go func() { stopped <- store.Run(running) }()
-	server := NewServer(Config{Store: store, Log: zap.NewNop()})
+	config.Store = store
+	server := NewServer(config)
 	t.Cleanup(func() {
 		stop()
 		if err := <-stopped; err != nil {
@@ -103,10 +107,11 @@ func newTestNode(t testing.TB) *testNode {
 
 // talk is a connection that is logged in, from the client's side.
 type talk struct {
-	t    testing.TB
-	conn net.Conn
-	in   *bufio.Reader
-	tags int
+	t       testing.TB
+	session *session // the other side
+	conn    net.Conn
+	in      *bufio.Reader
+	tags    int
 }
 
 // connect returns a connection that has enabled what is given.
@@ -120,6 +125,9 @@ func (n *testNode) connect(t testing.TB, enabled ...extensions) *talk {
 	for _, which := range enabled {
 		s.enable(which)
 	}
+	n.server.mu.Lock()
+	n.server.sessions[s] = struct{}{}
+	n.server.mu.Unlock()
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -129,7 +137,7 @@ func (n *testNode) connect(t testing.TB, enabled ...extensions) *talk {
 		_ = client.Close() // the session ends by it
 		<-served
 	})
-	c := &talk{t: t, conn: client, in: bufio.NewReader(client)}
+	c := &talk{t: t, session: s, conn: client, in: bufio.NewReader(client)}
 	if err := client.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}

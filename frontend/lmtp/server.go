@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"starling/frontend/mailstore"
 )
@@ -54,6 +55,10 @@ type Server struct {
 	work    sync.WaitGroup     // messages that are being delivered
 	stop    context.Context    // of all deliveries: it ends when the time of Shutdown is up
 	abort   context.CancelFunc // of stop
+
+	// deferrals is the log for what is to be tried again, ten lines in ten seconds: all
+	// deliveries are, while something is away.
+	deferrals *zap.Logger
 }
 
 // NewServer returns a server.
@@ -65,6 +70,9 @@ func NewServer(cfg Config) *Server {
 		cfg.Timeout = 5 * time.Minute
 	}
 	srv := &Server{cfg: cfg, metrics: newMetrics(cfg.Metrics)}
+	srv.deferrals = cfg.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, 10*time.Second, 10, 0)
+	}))
 	srv.conns = conns{timeout: cfg.Timeout, metrics: srv.metrics, open: make(map[*conn]struct{})}
 	if cfg.Traces != nil {
 		srv.tracer = cfg.Traces.Tracer("starling/frontend/lmtp")

@@ -86,7 +86,7 @@ func (b *blobs) onPut(put func(context.Context) error) {
 	b.put = put
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, tune ...func(*mailstore.Config)) *world {
 	t.Helper()
 	w := &world{t: t, blobs: &blobs{Store: memory.New()}}
 	dsn := metadatatest.DSN(t)
@@ -98,7 +98,7 @@ func newWorld(t *testing.T) *world {
 		}
 		t.Cleanup(db.Close)
 		w.db = db
-		w.start(i, db, bus)
+		w.start(i, db, bus, tune)
 	}
 	metadatatest.Account(t, w.db, "a@example.org", func(n *metadata.NewAccount) {
 		n.Mailboxes = []metadata.NewMailbox{{Name: "Work"}}
@@ -112,7 +112,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) start(i int, db *metadata.DB, bus *hub.Hub) {
+func (w *world) start(i int, db *metadata.DB, bus *hub.Hub, tune []func(*mailstore.Config)) {
 	t := w.t
 	end, err := bus.Open(events.Options{})
 	if err != nil {
@@ -121,9 +121,13 @@ func (w *world) start(i int, db *metadata.DB, bus *hub.Hub) {
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.ErrorLevel),
 		zap.Hooks(func(zapcore.Entry) error { w.alarms.Add(1); return nil }))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	w.stores[i], err = mailstore.New(ctx, mailstore.Config{
+	cfg := mailstore.Config{
 		DB: db, Blobs: w.blobs, Bus: end, Log: zap.NewNop(), TempDir: t.TempDir(), MaxMessage: maxMessage, Collect: -1,
-	})
+	}
+	for _, f := range tune {
+		f(&cfg)
+	}
+	w.stores[i], err = mailstore.New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

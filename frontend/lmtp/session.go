@@ -282,6 +282,11 @@ func (s *session) answer(command, to string, err error) error {
 	}
 	for _, known := range replies {
 		if errors.Is(err, known.err) {
+			if known.result == deferred {
+				s.server.deferrals.Info("deferred", zap.Stringer("remote", s.conn.Conn().RemoteAddr()),
+					zap.String("command", command), zap.String("recipient", to), zap.Error(err))
+				return known.reply
+			}
 			s.log.Info("refused", zap.String("command", command), zap.String("recipient", to), zap.Error(err))
 			return known.reply
 		}

@@ -148,6 +148,27 @@ func (f *budget) ring() {
 	}
 }
 
+// OnShortage has do called when somebody begins to wait for memory for a message that comes
+// in, or for what is read to answer with, which others have. It must not block, and may be
+// called from several goroutines, and often. There can be several.
+func (s *Store) OnShortage(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onShortage = append(s.onShortage, do)
+}
+
+// shortage is budget.room of what clients hold: who can have them give it back is told, and
+// it comes later.
+func (s *Store) shortage(int64) bool {
+	s.mu.Lock()
+	all := s.onShortage
+	s.mu.Unlock()
+	for _, do := range all {
+		do()
+	}
+	return false
+}
+
 func (f *budget) inUse() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -83,3 +83,40 @@ func TestUploadGivesBack(t *testing.T) {
 		t.Errorf("%d octets are still reserved", got)
 	}
 }
+
+// Whoever asked to hear of it hears when somebody waits for memory that clients hold.
+func TestShortageIsTold(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	n := c.node(func(cfg *Config) { cfg.Inflight, cfg.ReadMemory = 1, 3 })
+	told := make(chan struct{}, 100)
+	for range 2 {
+		n.Store.OnShortage(func() { told <- struct{}{} })
+	}
+	for name, reserve := range map[string]func(ctx context.Context) error{
+		"message": func(ctx context.Context) error {
+			_, err := n.Upload(ctx, Incoming{Mailbox: Inbox}, 100)
+			return err
+		},
+		"rows": func(ctx context.Context) error { return n.ReserveRows(ctx, 100) },
+		"read": func(ctx context.Context) error { _, err := n.ReserveRead(ctx, 100); return err },
+	} {
+		if err := reserve(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(told) != 0 {
+			t.Errorf("%s: somebody heard of a shortage that is none", name)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		if err := reserve(ctx); err == nil {
+			t.Errorf("%s: there is room for two", name)
+		}
+		cancel()
+		if len(told) < 2 {
+			t.Errorf("%s: %d of 2 heard that there is none left", name, len(told))
+		}
+		for len(told) > 0 {
+			<-told
+		}
+	}
+}

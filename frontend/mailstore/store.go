@@ -110,10 +110,11 @@ type Store struct {
 	snapshots *budget // mailboxes that are held
 	recall    *recall
 
-	mu       sync.Mutex
-	accounts map[metadata.AccountID]*resident
-	boxes    atomic.Int64 // of all accounts; changed under mu
-	idle     atomic.Int64 // of those, with no holders
+	mu         sync.Mutex
+	onShortage []func() // only ever grows
+	accounts   map[metadata.AccountID]*resident
+	boxes      atomic.Int64 // of all accounts; changed under mu
+	idle       atomic.Int64 // of those, with no holders
 
 	runs        sync.Mutex
 	lastSweep   LastRun
@@ -151,6 +152,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s.proofs, s.names = newGather(&s.work, s.prove), newGather(&s.work, s.find)
 	s.lists.due = make(map[metadata.AccountID]time.Time)
 	s.snapshots.room = s.makeRoom
+	s.inflight.room, s.reads.room, s.rows.room = s.shortage, s.shortage, s.shortage
 	if cfg.Traces != nil {
 		s.tracer = cfg.Traces.Tracer("starling/frontend/mailstore")
 	}
