@@ -153,13 +153,21 @@ func newAccountList() *cobra.Command {
 				if a.Hold {
 					state += ", on hold"
 				}
-				cmd.Printf("%s\t%s\t%d/%d bytes\t%d/%d messages\n", a.Name, state,
-					used.Bytes, a.Limits.Bytes, used.Messages, a.Limits.Messages)
+				cmd.Printf("%s\t%s\t%s bytes\t%s messages\n", a.Name, state,
+					useText(used.Bytes, a.Limits.Bytes), useText(used.Messages, a.Limits.Messages))
 				return nil
 			})
 		})
 	}
 	return cmd
+}
+
+// useText is how much is used of a limit, if there is one.
+func useText(used, limit int64) string {
+	if limit == 0 {
+		return strconv.FormatInt(used, 10)
+	}
+	return fmt.Sprintf("%d/%d", used, limit)
 }
 
 func stateName(s metadata.AccountState) string {

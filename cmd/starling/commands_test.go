@@ -77,7 +77,7 @@ func TestTenantsAndDomains(t *testing.T) {
 	s.bad(2, "tenant", "", "domain", "add", "new.example")
 	s.says("acme.example\tacme\nother.example\tother\n", "", "domain", "list")
 	s.says("other.example\tother\n", "", "domain", "list", "--tenant", "other")
-	s.bad(1, "", "", "tenant", "delete", "acme") // it has a domain
+	s.bad(1, "has domains", "", "tenant", "delete", "acme") // it has a domain
 	s.good("", "domain", "delete", "acme.example")
 	s.bad(1, "not found", "", "domain", "delete", "acme.example")
 	s.good("", "tenant", "delete", "acme")
@@ -102,7 +102,7 @@ func TestAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.good("", "account", "add", "bea@acme.example", "--hash", hash)
-	s.says("ann@acme.example\tactive\t0/10485760 bytes\t0/5 messages\nbea@acme.example\tactive\t0/0 bytes\t0/0 messages\n",
+	s.says("ann@acme.example\tactive\t0/10485760 bytes\t0/5 messages\nbea@acme.example\tactive\t0 bytes\t0 messages\n",
 		"", "account", "list")
 	s.says("", "", "account", "list", "--domain", "other.example")
 

@@ -91,7 +91,7 @@ func withCollector(cmd *cobra.Command, do func(context.Context, *node) error) (e
 	if err != nil {
 		return err
 	}
-	log, err := newLogger(cfg.Log)
+	log, err := newLogger(LogConfig{Level: "warn", Format: "console"})
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,17 @@ func newAccountRelease() *cobra.Command {
 }
 
 func setHold(cmd *cobra.Command, name, reason string) error {
-	return withDB(cmd, func(ctx context.Context, db *metadata.DB) error { return db.SetHold(ctx, name, reason) })
+	return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
+		if err := db.SetHold(ctx, name, reason); err != nil {
+			return err
+		}
+		if reason != "" {
+			cmd.Printf("%s is on hold: nothing of it is collected until starling account release\n", name)
+		} else {
+			cmd.Printf("%s is on hold no more\n", name)
+		}
+		return nil
+	})
 }
 
 func newAccountShow() *cobra.Command {
@@ -79,8 +89,8 @@ func (n *node) showAccount(ctx context.Context, cmd *cobra.Command, which string
 		if err != nil {
 			return err
 		}
-		cmd.Printf("account\t%s\nstate\t%s\nuse\t%d/%d bytes, %d/%d messages\n", a.Name, stateName(a.State),
-			used.Bytes, a.Limits.Bytes, used.Messages, a.Limits.Messages)
+		cmd.Printf("account\t%s\nstate\t%s\nuse\t%s bytes, %s messages\n", a.Name, stateName(a.State),
+			useText(used.Bytes, a.Limits.Bytes), useText(used.Messages, a.Limits.Messages))
 	}
 	cmd.Printf("id\t%016x\n", int64(id))
 	hold, err := n.db.Hold(ctx, id)

@@ -83,7 +83,7 @@ func TestDeleteTenant(t *testing.T) {
 			m.bad(2, `required flag(s) "reason"`, "", "account", "hold", bea)
 			m.bad(2, "is empty", "", "account", "hold", bea, "--reason", " ")
 			m.bad(1, "not found", "", "account", "hold", "nobody@acme.test", "--reason", "x")
-			m.good("", "account", "hold", bea, "--reason", "Case 4711")
+			m.says("bea@acme.test is on hold: nothing of it is collected until starling account release\n", "", "account", "hold", bea, "--reason", "Case 4711")
 			m.does("hold\tCase 4711, since 2", "account", "show", bea)
 			m.says("bea@acme.test\tactive, on hold\t"+strings.SplitN(m.good("", "account", "list", "--domain", "acme.test"), "\t", 3)[2],
 				"", "account", "list", "--domain", "acme.test")
@@ -111,13 +111,13 @@ func TestDeleteTenant(t *testing.T) {
 
 			m.says("accounts of acme still to be removed by the collector: 1, of which on hold: 1\n", "", "tenant", "delete", "acme", "--with-accounts", "--yes")
 			m.bad(2, "--yes", "", "account", "release", bea)
-			m.good("", "account", "release", bea, "--yes")
+			m.says("bea@acme.test is on hold no more\n", "", "account", "release", bea, "--yes")
 			for range 3 {
 				m.does("", "gc")
 				m.later()
 			}
 			m.does("left\tnothing", "account", "show", ids[bea])
-			m.says("domain acme.example deleted\ndomain acme.test deleted\n", "", "tenant", "delete", "acme", "--with-accounts", "--yes")
+			m.says("domain acme.example deleted\ndomain acme.test deleted\ntenant acme deleted\n", "", "tenant", "delete", "acme", "--with-accounts", "--yes")
 			m.says("", "", "tenant", "list")
 		})
 	}

@@ -21,8 +21,8 @@ import (
 // rebuildOptions are the flags of starling rebuild.
 type rebuildOptions struct {
 	mailstore.RebuildOptions
-	address, from string
-	list, json    bool
+	address, from       string
+	renamed, list, json bool
 }
 
 func newRebuild() *cobra.Command {
@@ -35,7 +35,7 @@ func newRebuild() *cobra.Command {
 			"before starling epoch accept lets the collector delete what no message names.\n\n" +
 			"What the database knows stays as it is. What was not in it is nowhere else: later\n" +
 			"flags, copies and moves do not come back, and mail that was expunged does, if its\n" +
-			"object is still there; so does mail that was refused after its object was stored.\n" +
+			"object is still there; so may mail that was refused after its object was stored.\n" +
 			"The quota is counted anew, and keeps nothing out. Run again, after an interruption\n" +
 			"too, it brings nothing twice. Meanwhile the account is on hold, and it stays so while\n" +
 			"objects are left that are damaged or too young; nodes may serve it.\n\n" +
@@ -48,6 +48,7 @@ func newRebuild() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.from, "from", "", "id of a lost account, 16 hex digits, which ADDRESS is given")
+	f.BoolVar(&o.renamed, "renamed", false, "with --from: ADDRESS is not the one that the account had")
 	f.BoolVar(&o.list, "list", false, "list the accounts that have objects in the bucket, by listing all of it")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only say what would be brought back; it reads all of it")
 	f.DurationVar(&o.Age, "age", 10*time.Minute, "leave younger objects: a node may be about to commit their messages; 0 if none can")
@@ -58,6 +59,8 @@ func newRebuild() *cobra.Command {
 			return usageError{errors.New("--list goes with --json only")}
 		case !o.list && len(args) == 0:
 			return usageError{errors.New("an account's address, or --list")}
+		case o.renamed && o.from == "":
+			return usageError{errors.New("--renamed goes with --from only")}
 		case o.Age < 0:
 			return usageError{errors.New("--age: is negative")}
 		case len(args) > 0:
@@ -155,6 +158,13 @@ func (o *rebuildOptions) account(ctx context.Context, n *node, out io.Writer) (m
 	case err == nil || !errors.Is(err, metadata.ErrNotFound):
 		return a, err
 	}
+	was, err := n.store.StoredName(ctx, metadata.AccountID(id))
+	if err != nil {
+		return metadata.Account{}, err
+	}
+	if was != "" && was != o.address && !o.renamed {
+		return metadata.Account{}, fmt.Errorf("by the bucket the account %s was that of %s; if its mail is to be that of %s, say so with --renamed", o.from, was, o.address)
+	}
 	other, err := n.db.Recipient(ctx, o.address)
 	switch {
 	case err == nil:
@@ -204,7 +214,7 @@ func (o *rebuildOptions) summary(n *node, out io.Writer, account metadata.Accoun
 		{"objects that messages name, left as they are", r.Named},
 		{"objects of expunged mail, to be deleted, left so", r.Doomed},
 		{"objects of messages that are there from another object", r.Again},
-		{"objects that are too young, left for another run", r.Young},
+		{"objects younger than " + o.Age.String() + " (--age), left for another run", r.Young},
 		{"objects that are damaged, left", r.Damaged},
 	} {
 		if line.count > 0 {
@@ -216,7 +226,7 @@ func (o *rebuildOptions) summary(n *node, out io.Writer, account metadata.Accoun
 	}
 	if r.Messages > 0 {
 		fmt.Fprintln(out, "Flags, copies, moves and expunges since their delivery are not known.")
-	} else {
+	} else if r.Young == 0 {
 		fmt.Fprintln(out, "There is nothing to be brought back.")
 	}
 	if r.Held {

@@ -114,10 +114,12 @@ func TestRebuild(t *testing.T) {
 	says(1, []string{"rebuild", testUser, "--from", id}, "not found")
 	says(0, []string{"tenant", "add", "acme"})
 	says(0, []string{"domain", "add", "example.org", "--tenant", "acme"})
+	says(1, []string{"rebuild", "other@example.org", "--from", id}, "was that of "+testUser, "--renamed")
+	says(0, []string{"rebuild", "other@example.org", "--from", id, "--renamed", "--dry-run"}, "200 objects younger than 10m0s")
 	says(0, []string{"rebuild", testUser, "--from", id, "--dry-run", "--age", "0"},
 		"      50 messages would be brought back to \"Archive\"\n     100 messages would be brought back to \"INBOX\"\n      50 messages would be brought back to \"Work/Done\"\n")
 	says(1, []string{"rebuild", testUser, "--from", id},
-		"account "+testUser+" made with the id "+id, "200 objects that are too young", "stays on hold", "run it again in 10m0s")
+		"account "+testUser+" made with the id "+id, "200 objects younger than 10m0s (--age)", "stays on hold", "run it again in 10m0s")
 	says(0, []string{"rebuild", strings.ToUpper(testUser), "--from", id + "/", "--age", "0"},
 		"      50 messages brought back to \"Archive\"\n     100 messages brought back to \"INBOX\"\n      50 messages brought back to \"Work/Done\"\n", "200 objects\n")
 	says(0, []string{"rebuild", testUser, "--age", "0"}, "There is nothing to be brought back.")
@@ -183,6 +185,7 @@ func TestRebuildRefuses(t *testing.T) {
 		{2, "16 hex digits", []string{"dora@example.org", "--from", "0000000000000000"}},
 		{2, "an account's address", nil},
 		{2, "--list goes with", []string{"alice@example.org", "--list"}},
+		{2, "--renamed", []string{"dora@example.org", "--renamed"}},
 		{2, "--age", []string{"alice@example.org", "--age", "-1s"}},
 	} {
 		stdout, stderr, status := run(t, invocation{

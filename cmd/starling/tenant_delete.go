@@ -33,7 +33,14 @@ func newTenantDelete() *cobra.Command {
 					return err
 				}
 			}
-			return db.DeleteTenant(ctx, args[0])
+			err := db.DeleteTenant(ctx, args[0])
+			switch {
+			case errors.Is(err, metadata.ErrHasChildren):
+				return fmt.Errorf("tenant %s has domains: delete them first, or all that it has by --with-accounts", args[0])
+			case err == nil:
+				cmd.Printf("tenant %s deleted\n", args[0])
+			}
+			return err
 		})
 	}
 	return cmd

@@ -159,7 +159,7 @@ func (c *collector) claimed(ctx context.Context, t task, ref metadata.BoxRef, wo
 		err = nil // it is somebody else's, or nobody's, by now
 	default:
 		c.report.Failed++
-		c.store.log.Warn("collector", zap.Int64("account", int64(ref.Account)), zap.Int64("mailbox", int64(ref.Mailbox)), zap.Error(err))
+		c.store.log.Warn("collector", accountField(ref.Account), zap.Int64("mailbox", int64(ref.Mailbox)), zap.Error(err))
 		if c.failing++; c.failing < collectFailures {
 			err = nil
 		}
@@ -169,6 +169,11 @@ func (c *collector) claimed(ctx context.Context, t task, ref metadata.BoxRef, wo
 		err = rerr
 	}
 	return err
+}
+
+// accountField is the account as in the prefix of its objects, and as starling account show takes it: its name may be gone.
+func accountField(id metadata.AccountID) zap.Field {
+	return zap.String("account", fmt.Sprintf("%016x", int64(id)))
 }
 
 // renew makes the claim on an account last longer. Whether it does is not

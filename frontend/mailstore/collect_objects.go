@@ -94,7 +94,7 @@ func (c *collector) endUploads(ctx context.Context, account metadata.AccountID, 
 	ended, err := blobstore.EndUploads(ctx, c.store.blobs, blobstore.AccountPrefix(int64(account)), before)
 	c.report.Uploads += int64(ended)
 	if err != nil {
-		c.store.log.Warn("uploads left behind are not ended", zap.Int64("account", int64(account)), zap.Error(err))
+		c.store.log.Warn("uploads left behind are not ended", accountField(account), zap.Error(err))
 	}
 }
 
@@ -207,25 +207,34 @@ func (c *collector) deleteDoomed(ctx context.Context, account metadata.AccountID
 	return nil
 }
 
-// delete deletes objects, some at a time and not more in a second than is allowed.
+// delete deletes objects, some at a time and not more in a second than is allowed. The versions
+// of one, which stand behind each other, go one after the other: not every server can take two
+// of them at the same time.
 func (c *collector) delete(ctx context.Context, versions []blobstore.Version) error {
-	left := make(chan blobstore.Version)
+	left := make(chan []blobstore.Version)
 	errs := make([]error, deletes+1)
 	var workers sync.WaitGroup
 	for i := range deletes {
 		workers.Go(func() {
-			for v := range left {
-				if errs[i] == nil {
-					errs[i] = blobstore.DeleteVersion(ctx, c.store.blobs, v)
+			for object := range left {
+				for _, v := range object {
+					if errs[i] == nil {
+						errs[i] = blobstore.DeleteVersion(ctx, c.store.blobs, v)
+					}
 				}
 			}
 		})
 	}
-	for _, v := range versions {
-		if errs[deletes] = c.pace.wait(ctx, time.Second/time.Duration(c.store.cfg.DeleteRate)); errs[deletes] != nil {
-			break
+	for rest := versions; len(rest) > 0 && errs[deletes] == nil; {
+		n := 1
+		for n < len(rest) && rest[n].Key == rest[0].Key {
+			n++
 		}
-		left <- v
+		errs[deletes] = c.pace.wait(ctx, time.Duration(n)*time.Second/time.Duration(c.store.cfg.DeleteRate))
+		if errs[deletes] == nil {
+			left <- rest[:n]
+		}
+		rest = rest[n:]
 	}
 	close(left)
 	workers.Wait()

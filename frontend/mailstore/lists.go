@@ -95,7 +95,7 @@ func (s *Store) writeLists(ctx context.Context, db *metadata.DB, now time.Time) 
 		if err != nil {
 			s.lists.note(id, now.Add(s.cfg.ListDelay))
 			if ctx.Err() == nil {
-				s.log.Warn("list of mailboxes not written", zap.Int64("account", int64(id)), zap.Error(err))
+				s.log.Warn("list of mailboxes not written", accountField(id), zap.Error(err))
 			}
 		}
 	}

@@ -72,6 +72,15 @@ func (s *Store) MakeAccount(ctx context.Context, id metadata.AccountID, name str
 	return s.db.CreateAccount(ctx, n)
 }
 
+// StoredName is the name that an account had last by its stored list; "" if there is none.
+func (s *Store) StoredName(ctx context.Context, id metadata.AccountID) (string, error) {
+	list, err := s.readList(ctx, id)
+	if err != nil || list == nil {
+		return "", err
+	}
+	return list.Account, nil
+}
+
 // StoredAccount is an account as the object store has it.
 type StoredAccount struct {
 	ID        metadata.AccountID `json:"-"`
