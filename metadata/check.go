@@ -55,8 +55,8 @@ func (c *MailboxCheck) Sound() bool {
 
 // CheckMailbox compares a mailbox's counters with its slots, and those with the rows of
 // its messages. It reads all of them, in pages. The error is ErrNoMailbox if the mailbox
-// was deleted, ErrConflict if it changes too fast to say what is wrong with it. A chunk
-// that cannot be read is an error.
+// was deleted, ErrConflict if it changes too fast to say what is wrong with it, ErrChunk if
+// a chunk cannot be read.
 func (db *DB) CheckMailbox(ctx context.Context, ref BoxRef, pace Pace) (MailboxCheck, error) {
 	r := recount{db: db, ref: ref, pace: pace}
 	found, err := r.check(ctx, false)
@@ -73,6 +73,8 @@ func (db *DB) CheckMailbox(ctx context.Context, ref BoxRef, pace Pace) (MailboxC
 //     what is absurdly far ahead of them stays.
 //   - Stray rows come back as new messages, without flags, because the old UIDs were passed long
 //     ago; the objects go over to them, as with Undelete.
+//   - Chunks that cannot be read, and that no release wrote, become empty ones, and so the rows of
+//     their messages stray ones: those that were expunged, and are not collected yet, come back too.
 //   - Lost messages are expunged, if lost says so. Nothing is left of them by which an object in
 //     the bucket could be theirs: see Named first.
 //
@@ -81,6 +83,12 @@ func (db *DB) CheckMailbox(ctx context.Context, ref BoxRef, pace Pace) (MailboxC
 func (db *DB) RepairMailbox(ctx context.Context, ref BoxRef, lost bool, pace Pace) (MailboxCheck, error) {
 	r := recount{db: db, ref: ref, pace: pace, lost: lost}
 	found, err := r.check(ctx, true)
+	if errors.Is(err, ErrChunk) {
+		if err = db.replaceChunks(ctx, ref); err == nil {
+			r = recount{db: db, ref: ref, pace: pace, lost: lost}
+			found, err = r.check(ctx, true)
+		}
+	}
 	if err != nil {
 		return MailboxCheck{}, fmt.Errorf("repair mailbox %d: %w", ref.Mailbox, err)
 	}

@@ -66,7 +66,8 @@ const (
 	chunkPad    = 16
 )
 
-var errChunk = errors.New("malformed chunk of flags")
+// ErrChunk says that flags are stored in a form that cannot be read.
+var ErrChunk = errors.New("malformed chunk of flags")
 
 // Chunk is an immutable image of the slots of 128 UIDs of a mailbox.
 type Chunk struct {
@@ -85,7 +86,7 @@ func ChunkOf(uid uint32) int32 { return int32(uid >> chunkShift) } //nolint:gose
 func ParseChunk(no int32, stored []byte) (*Chunk, error) {
 	n := len(stored) - 1
 	if n < 0 || stored[0] != chunkFormat || n%slotSize != 0 || n > ChunkSlots*slotSize || no < 0 {
-		return nil, fmt.Errorf("chunk %d of %d bytes: %w", no, len(stored), errChunk)
+		return nil, fmt.Errorf("chunk %d of %d bytes: %w", no, len(stored), ErrChunk)
 	}
 	c := &Chunk{no: no, stored: stored}
 	c.count()

@@ -32,8 +32,15 @@ func newCheck() *cobra.Command {
 			"each object, and all objects that messages name with a listing of those that are\n" +
 			"there. What changes meanwhile is looked at again and is no damage.\n\n" +
 			"--scrub reads every object too and verifies its checksums.\n\n" +
-			"--repair mends counters, quota and owners, and says what it did. What is lost it\n" +
-			"cannot bring back: it is told with account, mailbox and UID, and stays as it is.\n\n" +
+			"--repair mends counters, quota, owners and numbers that were used before they were\n" +
+			"given out, and says what it did. Messages without flags come back as new ones, those\n" +
+			"too whose flags cannot be read. Of messages of which only the flags are left it\n" +
+			"removes these, if no object in the bucket could be theirs: else starling rebuild\n" +
+			"comes first. Messages whose bytes are lost or damaged it cannot mend: they are told\n" +
+			"with account, mailbox and UID, and stay, so that the object can be brought back.\n\n" +
+			"In an epoch that nobody accepted (starling epoch), which is after a restore, objects\n" +
+			"that no message names may be mail that the database has forgotten: each account that\n" +
+			"has some is told, and starling rebuild names them.\n\n" +
 			"Each finding is a line, or with --json an object on a line of its own, and the last\n" +
 			"one the summary. The status is 0 if all is well or mended, 1 if damage is left or\n" +
 			"something could not be checked.",
@@ -90,7 +97,8 @@ type checkSummary struct {
 	Failed   int `json:"failed"`   // that could not be
 	Skipped  int `json:"skipped"`  // that are being deleted
 	mailstore.CheckReport
-	Interrupted bool `json:"interrupted"` // there may be further accounts
+	Forgotten   int64 `json:"forgotten"`   // objects that may be mail which a restored database has forgotten
+	Interrupted bool  `json:"interrupted"` // there may be further accounts
 }
 
 func (s *checkSummary) add(r *mailstore.CheckReport) {
@@ -102,6 +110,9 @@ func (s *checkSummary) add(r *mailstore.CheckReport) {
 	s.Octets += r.Octets
 	s.Orphans += r.Orphans
 	s.Doomed += r.Doomed
+	s.Young += r.Young
+	s.NoQuota += r.NoQuota
+	s.NoOwners += r.NoOwners
 	s.Mended += r.Mended
 	s.Left += r.Left
 	for damage, n := range r.Found {
@@ -119,6 +130,7 @@ func (s *checkSummary) err(ended error) error {
 		{"damage left", s.Left},
 		{"accounts that could not be checked", int64(s.Failed)},
 		{"mailboxes that changed too fast to be checked", int64(s.Unchecked)},
+		{"objects that no message names, in an epoch that nobody accepted", s.Forgotten},
 	} {
 		if w.n > 0 {
 			why = append(why, fmt.Sprintf("%s: %d", w.what, w.n))
@@ -147,22 +159,26 @@ type checkRun struct {
 	progress *checkProgress
 	out      io.Writer // for lines; above the bar, if there is one
 	failing  int       // how many accounts failed since one did not
+	accepted bool      // the epoch is: what no message names is no mail that the database has forgotten
 	sum      checkSummary
 }
 
 func (o *checkOptions) run(ctx context.Context, n *node, out io.Writer) error {
 	r := checkRun{checkOptions: o, node: n}
 	r.sum.Found = make(map[mailstore.Damage]int64)
+	var err error
+	if r.accepted, err = n.db.EpochAccepted(ctx); err != nil {
+		return err
+	}
 	accounts := 1
 	if o.address == "" {
-		var err error
 		if accounts, err = o.count(ctx, n.db, out); err != nil {
 			return err
 		}
 	}
 	r.progress = newCheckProgress(out, accounts, o.json)
 	r.out = r.progress.lines()
-	err := r.accounts(ctx, r.one)
+	err = r.accounts(ctx, r.one)
 	r.sum.Interrupted = ctx.Err() != nil
 	r.progress.finish(err == nil)
 	r.summary(out, err == nil)
@@ -263,6 +279,7 @@ func (r *checkRun) one(ctx context.Context, a metadata.Account) error {
 		r.sum.Skipped++
 	default:
 		r.sum.Accounts++
+		r.forgotten(a.Name, report.Orphans-report.Doomed+report.Young)
 	}
 	r.failing = 0
 	return nil
@@ -277,6 +294,23 @@ func (r *checkRun) found(account string, f mailstore.Finding) {
 		return
 	}
 	fmt.Fprintf(r.out, "%s: %s\n", account, findingText(&f))
+}
+
+// forgotten tells of objects of an account that no message names, if that may be damage.
+func (r *checkRun) forgotten(account string, objects int64) {
+	if r.accepted || objects == 0 {
+		return
+	}
+	r.sum.Forgotten += objects
+	if r.json {
+		r.object(struct {
+			Account   string `json:"account"`
+			Forgotten int64  `json:"forgotten"`
+		}{account, objects})
+		return
+	}
+	fmt.Fprintf(r.out, "%s: %d objects that no message names, maybe mail that the database has forgotten: see starling rebuild %s --dry-run\n",
+		account, objects, account)
 }
 
 func (r *checkRun) failed(account string, err error) {
@@ -363,6 +397,9 @@ func (r *checkRun) summary(out io.Writer, whole bool) {
 		{"objects read whole", s.Scrubbed},
 		{"octets of those", s.Octets},
 		{"objects that no message names, the collector's business", s.Orphans},
+		{"objects that no message names so far, younger than mail.orphan_grace", s.Young},
+		{"accounts whose quota was not compared, because counters are wrong", int64(s.NoQuota)},
+		{"accounts whose objects' owners were not compared, because flags cannot be read", int64(s.NoOwners)},
 	} {
 		if line.count > 0 {
 			fmt.Fprintf(out, "%8d %s\n", line.count, line.what)
@@ -380,7 +417,7 @@ func (r *checkRun) summary(out io.Writer, whole bool) {
 	switch {
 	case s.Left+s.Mended > 0:
 		fmt.Fprintf(out, "Mended: %d, left: %d.\n", s.Mended, s.Left)
-	case whole && s.Accounts > 0 && s.Failed+s.Unchecked == 0:
+	case whole && s.Accounts > 0 && s.Failed+s.Unchecked == 0 && s.Forgotten == 0:
 		fmt.Fprintln(out, "Nothing is wrong.")
 	}
 }

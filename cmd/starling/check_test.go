@@ -252,3 +252,34 @@ func TestCheckUnderLoad(t *testing.T) {
 	load.Wait()
 	c.contains("a check after it", c.checked(0), "Nothing is wrong.\n")
 }
+
+// After a restore what no message names may be mail that the database has forgotten: a check is not
+// content until it was named.
+func TestCheckAfterARestore(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for i := range 3 {
+		c.deliver(0, testUser, numberedMail(i))
+	}
+	account, err := c.db.Recipient(t.Context(), testUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadatatest.Exec(t, c.setting("STARLING_POSTGRES_DSN"), fmt.Sprintf(`
+delete from message where account_id = %[1]d and uid = 3;
+delete from flags where account_id = %[1]d;
+update mailbox set messages = 0, unseen = 0, bytes = 0 where account_id = %[1]d;
+delete from message where account_id = %[1]d`, account.ID))
+	c.contains("a check", c.checked(0), "3 objects that no message names so far", "Nothing is wrong.\n")
+	if out, status := c.starling("epoch", "bump", "--yes"); status != 0 {
+		t.Fatal(out)
+	}
+	c.contains("a check in another epoch", c.checked(1),
+		testUser+": 3 objects that no message names, maybe mail that the database has forgotten: see starling rebuild "+testUser+" --dry-run\n",
+		"in an epoch that nobody accepted: 3")
+	c.contains("as JSON", c.checked(1, "--json"), `{"account":"`+testUser+`","forgotten":3}`, `"forgotten":3,"interrupted"`)
+	if out, status := c.starling("rebuild", testUser, "--age", "0"); status != 0 {
+		t.Fatal(out)
+	}
+	c.contains("a check after the rebuild", c.checked(0), "3 messages", "Nothing is wrong.\n")
+}

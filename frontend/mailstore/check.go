@@ -14,7 +14,7 @@ import (
 // Damage is a kind of what can be wrong with an account.
 type Damage string
 
-// What a check finds. The first six can be mended from what is there.
+// What a check finds. The first seven can be mended from what is there.
 const (
 	WrongCounters Damage = "counters"       // a mailbox's counters are not what its messages give
 	WrongQuota    Damage = "quota"          // the account is said to use what its mailboxes do not have
@@ -66,6 +66,9 @@ type CheckReport struct {
 	Octets    int64            `json:"octets"`    // of those
 	Orphans   int64            `json:"orphans"`   // objects that no message names: the collector's business, no damage
 	Doomed    int64            `json:"doomed"`    // of which it knows already
+	Young     int64            `json:"young"`     // objects that no message names so far, too young to be orphans
+	NoQuota   int              `json:"no_quota"`  // 1: the quota was not compared, because counters are wrong
+	NoOwners  int              `json:"no_owners"` // 1: owners were not compared, because flags cannot be read
 	Found     map[Damage]int64 `json:"found"`
 	Mended    int64            `json:"mended"`
 	Left      int64            `json:"left"`    // found and not mended
@@ -113,8 +116,8 @@ type checker struct {
 // again, and never reported. With Scrub every object is read; Config.Blobs should then be
 // no cache. With Repair it mends what can be, by commits like all others, and tells the
 // nodes: counters, quota and owners become what was counted, UIDNEXT and modseqs are raised above
-// what is in use, and messages without flags come back as new ones. A message of which only the
-// flags are left is expunged, unless the bucket has an object that could be its own: see
+// what is in use, and messages without flags come back as new ones, as do those whose flags cannot
+// be read. A message of which only the flags are left is expunged, unless the bucket has an object that could be its own: see
 // Rebuild. A message whose object is gone keeps its row, so that it is known what is missing. The report is right as far as the check came, also
 // with an error, which is for what ended it.
 func (s *Store) Check(ctx context.Context, account metadata.Account, opts CheckOptions) (CheckReport, error) {
@@ -239,6 +242,9 @@ func (c *checker) mailboxes(ctx context.Context) error {
 
 func (c *checker) mailbox(ctx context.Context, ref metadata.BoxRef, name string) error {
 	check, err := c.db.CheckMailbox(ctx, ref, c.paceRows)
+	if c.opts.Repair && errors.Is(err, metadata.ErrChunk) {
+		check, err = c.mendFlags(ctx, ref, name, err)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, metadata.ErrNoMailbox):
@@ -374,8 +380,25 @@ func (c *checker) mend(ctx context.Context, ref metadata.BoxRef, before *metadat
 	return after, c.store.collected(ctx, ref, after.Mailbox.Version)
 }
 
+// mendFlags mends a mailbox of which flags cannot be read, because of cause, and checks it again.
+func (c *checker) mendFlags(ctx context.Context, ref metadata.BoxRef, name string, cause error) (after metadata.MailboxCheck, err error) {
+	before, err := c.db.RepairMailbox(ctx, ref, false, c.paceRows)
+	if err == nil {
+		after, err = c.db.CheckMailbox(ctx, ref, c.paceRows)
+	}
+	if err == nil {
+		err = c.store.collected(ctx, ref, after.Mailbox.Version)
+	}
+	if err != nil {
+		return after, err
+	}
+	return after, c.tell(ctx, Finding{Damage: BadFlags, Mailbox: name, Mended: true, Detail: fmt.Sprintf(
+		"%v: %d messages brought back as new ones without flags, those too that were expunged or moved away", cause, before.StrayCount)})
+}
+
 func (c *checker) quota(ctx context.Context) error {
 	if c.wrong { // it is counted by the counters
+		c.report.NoQuota++
 		return nil
 	}
 	check, err := c.db.CheckQuota(ctx, c.account.ID)
@@ -402,6 +425,7 @@ func (c *checker) owners(ctx context.Context) error {
 		page, err := c.db.CheckShares(ctx, c.account.ID, after, ownersPage)
 		if errors.Is(err, metadata.ErrFormat) {
 			if c.report.Found[BadFlags] > 0 {
+				c.report.NoOwners++
 				return nil // it was told
 			}
 			return c.tell(ctx, Finding{Damage: BadFlags, Detail: err.Error()})

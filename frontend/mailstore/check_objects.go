@@ -172,7 +172,7 @@ func (c *checker) compare(ctx context.Context, rows []naming, first, end int, ol
 			c.unnamed++
 		case info.Modified.Before(old):
 			unnamed = append(unnamed, there.object)
-		case len(c.lost) > 0:
+		default:
 			young = append(young, there.object)
 		}
 		if listed++; listed%1000 == 0 {
@@ -180,27 +180,27 @@ func (c *checker) compare(ctx context.Context, rows []naming, first, end int, ol
 				return err
 			}
 		}
-		if len(unnamed) == scanPage {
-			if err := c.orphans(ctx, unnamed); err != nil {
-				return err
+		for _, full := range []struct {
+			objects *[]metadata.ObjectID
+			count   *int64
+		}{{&unnamed, &c.report.Orphans}, {&young, &c.report.Young}} {
+			if len(*full.objects) == scanPage {
+				if err := c.unnamedObjects(ctx, *full.objects, full.count); err != nil {
+					return err
+				}
+				*full.objects = (*full.objects)[:0]
 			}
-			unnamed = unnamed[:0]
-		}
-		if len(young) == scanPage {
-			if err := c.young(ctx, young); err != nil {
-				return err
-			}
-			young = young[:0]
 		}
 	}
 	for i := range rows {
 		rows[i].suspect = true
 	}
-	return errors.Join(c.young(ctx, young), c.orphans(ctx, unnamed))
+	return errors.Join(c.unnamedObjects(ctx, young, &c.report.Young), c.unnamedObjects(ctx, unnamed, &c.report.Orphans))
 }
 
-// young counts those of the objects that no message names, though they are no orphans yet.
-func (c *checker) young(ctx context.Context, objects []metadata.ObjectID) error {
+// unnamedObjects adds to count how many of the objects really no message names. What is doomed is an
+// orphan, however old.
+func (c *checker) unnamedObjects(ctx context.Context, objects []metadata.ObjectID, count *int64) error {
 	if len(objects) == 0 {
 		return nil
 	}
@@ -209,20 +209,9 @@ func (c *checker) young(ctx context.Context, objects []metadata.ObjectID) error 
 		return err
 	}
 	free, _ := split(objects, named)
-	c.unnamed += int64(len(free))
-	return nil
-}
-
-// orphans counts those of the objects that really no message names.
-func (c *checker) orphans(ctx context.Context, objects []metadata.ObjectID) error {
-	if len(objects) == 0 {
+	if len(free) == 0 {
 		return nil
 	}
-	named, err := c.db.Named(ctx, c.account.ID, objects)
-	if err != nil {
-		return err
-	}
-	free, _ := split(objects, named)
 	doomed := make(map[metadata.ObjectID]struct{})
 	for after := (metadata.ObjectID{}); ; {
 		page, err := c.db.Doomed(ctx, c.account.ID, 0, after, scanPage)
@@ -237,10 +226,11 @@ func (c *checker) orphans(ctx context.Context, objects []metadata.ObjectID) erro
 		}
 		after = page[len(page)-1]
 	}
-	_, known := split(free, doomed)
-	c.report.Orphans += int64(len(free))
+	unknown, known := split(free, doomed)
+	*count += int64(len(unknown))
+	c.report.Orphans += int64(len(known))
 	c.report.Doomed += int64(len(known))
-	c.unnamed += int64(len(free) - len(known))
+	c.unnamed += int64(len(unknown))
 	return nil
 }
 

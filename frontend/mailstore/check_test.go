@@ -95,7 +95,7 @@ func TestCheckFindsNothing(t *testing.T) {
 	if _, err := s.blobs.Put(t.Context(), blobstore.NewKey(int64(s.account.ID)), strings.NewReader("x"), 1); err != nil {
 		t.Fatal(err)
 	}
-	want := mailstore.CheckReport{Mailboxes: 2, Messages: 46, Objects: 43, Found: map[mailstore.Damage]int64{}}
+	want := mailstore.CheckReport{Mailboxes: 2, Messages: 46, Objects: 43, Young: 1, Found: map[mailstore.Damage]int64{}}
 	same := func(got mailstore.CheckReport) bool { return fmt.Sprint(got) == fmt.Sprint(want) }
 	last := 0.0
 	got, found := s.checked(store, mailstore.CheckOptions{Progress: func(part float64) {
@@ -108,7 +108,7 @@ func TestCheckFindsNothing(t *testing.T) {
 		t.Errorf("found %+v; %+v, want %+v; the progress ended at %v", found, got, want, last)
 	}
 	s.blobs.aged.Store(true)
-	want.Orphans = 1
+	want.Orphans, want.Young = 1, 0
 	if got, found := s.checked(store, mailstore.CheckOptions{Repair: true}); len(found) > 0 || !same(got) {
 		t.Errorf("with an orphan: found %+v; %+v, want %+v", found, got, want)
 	}
@@ -412,6 +412,46 @@ func TestCheckRepairsMailboxes(t *testing.T) {
 		}
 	}
 	s.expunge(seen, 10, 30) // the lost one was among them
+	s.blobs.aged.Store(true)
+	if _, err := s.store().Collect(t.Context(), s.account.ID); err != nil {
+		t.Fatal(err)
+	}
+	s.sound()
+}
+
+// Flags that cannot be read are given up, so that the mailbox can be opened again: its messages
+// come back as new ones, with those that were expunged or moved, and sessions on all nodes see it.
+func TestCheckMendsFlags(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, metadata.Quota{Messages: 1000})
+	store, far := s.store(patient), s.store(patient)
+	inbox, _ := s.used(store)
+	_, seen := s.open(far, "INBOX", func() {})
+	next := inbox.Snapshot().Mailbox().UIDNext
+	s.exec(`update flags set slots = '\x63' where account_id = $account and mailbox_id = $box`, inbox.ID())
+	report, found := s.checked(store, mailstore.CheckOptions{})
+	if report.NoOwners != 1 || report.Left != 1 || len(found) != 1 {
+		t.Errorf("without repair %+v: %+v", report, found)
+	}
+	report, found = s.checked(store, mailstore.CheckOptions{Repair: true})
+	if report.Left > 0 || report.NoOwners+report.NoQuota > 0 || !slices.ContainsFunc(found, func(f mailstore.Finding) bool {
+		return f.Damage == mailstore.BadFlags && f.Mended && strings.Contains(f.Detail, "41 messages brought back")
+	}) {
+		t.Errorf("%+v: %+v", report, found)
+	}
+	if report, found := s.checked(store, mailstore.CheckOptions{Scrub: true, ScrubRate: 1 << 40}); len(found) > 0 {
+		t.Errorf("after the repair %+v: %+v", report, found)
+	}
+	after, err := seen.Refresh(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Len() != 41 {
+		t.Errorf("%d messages, want 41", after.Len())
+	}
+	for uid := range after.Live(1, uint32(next-1)) { //nolint:gosec // a UID
+		t.Errorf("message %d is there under its old UID", uid)
+	}
 	s.blobs.aged.Store(true)
 	if _, err := s.store().Collect(t.Context(), s.account.ID); err != nil {
 		t.Fatal(err)
