@@ -9,6 +9,8 @@ import (
 	"io"
 	"time"
 
+	"go.uber.org/zap"
+
 	"starling/blobstore"
 	"starling/blobstore/codec"
 	"starling/frontend/message"
@@ -221,10 +223,23 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 		}
 		u.object = blobstore.NewObject()
 	}
+	u.refused(ctx, op.err)
 	if errors.Is(op.err, metadata.ErrDelivered) {
 		return Appended{Again: true}, nil
 	}
 	return op.result, op.err
+}
+
+// refused has the object of a message deleted that certainly was not taken, as the collector would in
+// time: until then a rebuild would take it for mail that PostgreSQL has forgotten. Where a
+// delivery was made by what was in doubt, a row names it, and the collector leaves it.
+func (u *Upload) refused(ctx context.Context, why error) {
+	if !errors.Is(why, metadata.ErrDelivered) && !errors.Is(why, metadata.ErrOverQuota) && !errors.Is(why, metadata.ErrNoMailbox) {
+		return
+	}
+	if _, err := u.store.db.Doom(ctx, u.account.row.ID, []metadata.ObjectID{metadata.ObjectID(u.object)}); err != nil {
+		u.store.log.Debug("object of a message that was not taken stays until orphans are looked for", zap.Error(err))
+	}
 }
 
 // put stores the object, the rest of it if some has been sent.

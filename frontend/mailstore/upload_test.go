@@ -260,6 +260,10 @@ func TestDeliveryTriedAgain(t *testing.T) {
 			t.Errorf("delivery %d was made %d times", i, fresh[i])
 		}
 	}
+	// Nothing of them comes back twice after a restore either.
+	if r := c.rebuilt(x, RebuildOptions{}); r.Messages != 0 || r.Doomed != 2+7*digests {
+		t.Errorf("a rebuild says %+v", r)
+	}
 	if got := c.check(Inbox).Len(); got != 1+digests {
 		t.Errorf("%d messages", got)
 	}
