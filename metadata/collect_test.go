@@ -663,3 +663,45 @@ func TestCollectMiscounted(t *testing.T) {
 	sound(t, db, load(t, db, n.box))
 	expect(t, db, n, []uint32{1, 2, 3})
 }
+
+// Of a thread that has a message no message id is forgotten, and of others all are.
+func TestForgetThreads(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *metadata.DB) {
+		n := inboxOf(t, db)
+		other := metadatatest.Account(t, db, "bob@example.org")
+		add := func(refs ...int64) (added metadata.Message) {
+			t.Helper()
+			c := n.appending(1)
+			c.Changes[0].Insert[0].References = refs
+			check(t, errOf(db.Commit(t.Context(), c)))
+			n = load(t, db, n.box)
+			uid := c.Changes[0].Insert[0].UID
+			check(t, db.Messages(t.Context(), n.box.Account, n.box.ID, []metadata.UIDRange{{First: uid, Last: uid}}, metadata.ColIDs,
+				func(m *metadata.Message) error { added = *m; return nil }))
+			return added
+		}
+		forget := func(account metadata.AccountID, want int64, left int) {
+			t.Helper()
+			got, err := db.ForgetThreads(t.Context(), account)
+			check(t, err)
+			if got != want {
+				t.Errorf("%d message ids forgotten, want %d", got, want)
+			}
+			expectCount(t, db, "thread_ref", left)
+		}
+		gone := []uint32{add(11, 10).UID, add(12, 11, 10).UID, add(13, 12, 10).UID}
+		root, reply := add(20), add(21, 20)
+		add(31, 30)
+		forget(n.box.Account, 0, 5)
+		n = do(t, db, n, n.expunging(append(gone, root.UID)...))
+		forget(n.box.Account, 0, 5) // their rows are there
+		check(t, errOf(db.Collect(t.Context(), ref(n), n.box.ModSeq)))
+		n = load(t, db, n.box)
+		forget(other.ID, 0, 5)
+		forget(n.box.Account, 3, 2)
+		forget(n.box.Account, 0, 2)
+		if later := add(22, 21); later.ThreadID != reply.ThreadID {
+			t.Errorf("an answer is in thread %d, want %d", later.ThreadID, reply.ThreadID)
+		}
+	})
+}

@@ -25,8 +25,12 @@ func MigrateTo(ctx context.Context, dsn string, schema int64) error {
 // Pool lets tests look at what has no API.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
-// LoadSQL is the statement of Load.
-const LoadSQL = loadSQL
+// The statements of Load, Pulses and MailboxesByName.
+const (
+	LoadSQL            = loadSQL
+	PulsesSQL          = pulsesSQL
+	MailboxesByNameSQL = mailboxesByNameSQL
+)
 
 // SQL is the statement that a commit is sent as.
 func (c *Commit) SQL() (string, error) {

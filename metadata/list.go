@@ -88,14 +88,7 @@ type NameRef struct {
 	Name    string
 }
 
-// MailboxesByName reads the rows of many mailboxes in one round trip, and calls each with
-// those that are there, and the place of their names in refs. A row is the callee's to keep.
-func (db *DB) MailboxesByName(ctx context.Context, refs []NameRef, each func(int, *Mailbox)) error {
-	accounts, names := make([]int64, len(refs)), make([]string, len(refs))
-	for i, r := range refs {
-		accounts[i], names[i] = int64(r.Account), r.Name
-	}
-	return db.rows(ctx, "find mailboxes", `
+const mailboxesByNameSQL = `
 select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
   m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
@@ -105,7 +98,16 @@ from unnest($1::bigint[], $2::text[]) with ordinality r(account_id, name, n),
     select *
     from mailbox b
     where b.account_id = r.account_id and b.name = r.name and not b.dropped
-    limit 1) m`,
+    limit 1) m`
+
+// MailboxesByName reads the rows of many mailboxes in one round trip, and calls each with
+// those that are there, and the place of their names in refs. A row is the callee's to keep.
+func (db *DB) MailboxesByName(ctx context.Context, refs []NameRef, each func(int, *Mailbox)) error {
+	accounts, names := make([]int64, len(refs)), make([]string, len(refs))
+	for i, r := range refs {
+		accounts[i], names[i] = int64(r.Account), r.Name
+	}
+	return db.rows(ctx, "find mailboxes", mailboxesByNameSQL,
 		[]any{accounts, names}, func(rows pgx.Rows) error {
 			var m Mailbox
 			var n int64

@@ -178,6 +178,17 @@ type Pulse struct {
 	Recent      int64
 }
 
+const pulsesSQL = `
+select r.account_id, r.id, coalesce(m.modseq, 0), coalesce(m.stamp, 0), (select epoch()), coalesce(m.dropped, true),
+  coalesce(m.uidvalidity, 0), coalesce(m.listseq, 0), coalesce(m.recent, 0)
+from unnest($1::bigint[], $2::bigint[]) with ordinality r(account_id, id, n)
+left join lateral (
+  select b.modseq, b.stamp, b.dropped, b.uidvalidity, b.listseq, b.recent
+  from mailbox b
+  where b.account_id = r.account_id and b.id = r.id
+  limit 1) m on true
+order by r.n`
+
 // Pulses reads the versions of many mailboxes in one round trip, in the order
 // asked for. A mailbox that has yet to be taken into the database's epoch
 // carries that epoch already, so that it differs from what anybody has.
@@ -187,16 +198,7 @@ func (db *DB) Pulses(ctx context.Context, refs []BoxRef) ([]Pulse, error) {
 		accounts[i], mailboxes[i] = int64(r.Account), int64(r.Mailbox)
 	}
 	pulses := make([]Pulse, 0, len(refs))
-	err := db.rows(ctx, "read the versions of mailboxes", `
-select r.account_id, r.id, coalesce(m.modseq, 0), coalesce(m.stamp, 0), (select epoch()), coalesce(m.dropped, true),
-  coalesce(m.uidvalidity, 0), coalesce(m.listseq, 0), coalesce(m.recent, 0)
-from unnest($1::bigint[], $2::bigint[]) with ordinality r(account_id, id, n)
-left join lateral (
-  select b.modseq, b.stamp, b.dropped, b.uidvalidity, b.listseq, b.recent
-  from mailbox b
-  where b.account_id = r.account_id and b.id = r.id
-  limit 1) m on true
-order by r.n`,
+	err := db.rows(ctx, "read the versions of mailboxes", pulsesSQL,
 		[]any{accounts, mailboxes}, func(rows pgx.Rows) error {
 			var p Pulse
 			if err := rows.Scan(&p.Account, &p.Mailbox, &p.ModSeq, &p.Stamp, &p.Epoch, &p.Dropped,

@@ -64,6 +64,8 @@ func plans(t *testing.T, db *metadata.DB, n, to *node) {
 		"within":  {commit: n.within(true, 1), keys: byKey},
 		"move":    {commit: n.transferring(to, true, 1), keys: byKey},
 		"copy":    {commit: n.transferring(to, false, 1), keys: byKey},
+		"pulses":  {sql: metadata.PulsesSQL, keys: map[string]string{"mailbox": "(id ="}},
+		"by name": {sql: metadata.MailboxesByNameSQL, keys: map[string]string{"mailbox": "(name ="}},
 		"load":    {sql: metadata.LoadSQL, keys: map[string]string{"mailbox": "(id =", "flags": "(mailbox_id ="}},
 	} {
 		t.Run(name, func(t *testing.T) {

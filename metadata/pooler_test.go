@@ -35,6 +35,23 @@ func TestPooler(t *testing.T) {
 				t.Errorf("the lock timeout is %q", timeout)
 			}
 			runRace(t, db, 8)
+			n := inboxOf(t, db, func(a *metadata.NewAccount) { a.Name = "pulse@example.org" })
+			for range 3 {
+				pulses, err := db.Pulses(t.Context(), []metadata.BoxRef{ref(n), {Account: 1, Mailbox: 1}})
+				check(t, err)
+				if len(pulses) != 2 || pulses[0].Version != n.box.Version || !pulses[1].Dropped {
+					t.Errorf("the versions are %+v, want %+v and none", pulses, n.box.Version)
+				}
+				found := 0
+				check(t, db.MailboxesByName(t.Context(), []metadata.NameRef{{Account: 1, Name: "INBOX"}, {Account: n.box.Account, Name: "INBOX"}}, func(i int, m *metadata.Mailbox) {
+					if found++; i != 1 || m.Version != n.box.Version {
+						t.Errorf("name %d is mailbox %+v", i, m)
+					}
+				}))
+				if found != 1 {
+					t.Errorf("found %d mailboxes", found)
+				}
+			}
 		})
 	}
 }

@@ -120,6 +120,7 @@ func printCollected(cmd *cobra.Command, r mailstore.CollectReport) {
 		{"empty chunks of flags dropped", int64(r.Chunks)},
 		{"unused keywords freed", int64(r.Keywords)},
 		{"deliveries forgotten", r.Deliveries},
+		{"message ids of threads without a message forgotten", r.Threads},
 		{"accounts looked through for orphans", int64(r.Scanned)},
 		{"orphans found", r.Orphans},
 		{"uploads left behind, ended", r.Uploads},

@@ -21,6 +21,7 @@ type CollectReport struct {
 	Chunks     int   `json:"chunks"`     // of 128 UIDs each, that held nothing any more
 	Keywords   int   `json:"keywords"`   // that no message has any more
 	Deliveries int64 `json:"deliveries"` // forgotten, so that they could be made again
+	Threads    int64 `json:"threads"`    // message ids forgotten whose threads have no message any more
 	Scanned    int   `json:"scanned"`    // accounts of which all objects were compared with the messages
 	Orphans    int64 `json:"orphans"`    // objects found that no message names
 	Uploads    int64 `json:"uploads"`    // that were begun and never finished, ended

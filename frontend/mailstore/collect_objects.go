@@ -81,6 +81,11 @@ func (c *collector) scan(ctx context.Context, account metadata.AccountID) error 
 		return err
 	}
 	c.endUploads(ctx, account, old)
+	forgotten, err := c.db.ForgetThreads(ctx, account)
+	c.report.Threads += forgotten
+	if err != nil {
+		return err
+	}
 	if err := c.store.writeList(ctx, c.db, account); err != nil {
 		return err
 	}
