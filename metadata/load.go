@@ -193,6 +193,10 @@ order by r.n`
 // asked for. A mailbox that has yet to be taken into the database's epoch
 // carries that epoch already, so that it differs from what anybody has.
 func (db *DB) Pulses(ctx context.Context, refs []BoxRef) ([]Pulse, error) {
+	if len(refs) == 1 {
+		p, err := db.pulse(ctx, refs[0])
+		return []Pulse{p}, err
+	}
 	accounts, mailboxes := make([]int64, len(refs)), make([]int64, len(refs))
 	for i, r := range refs {
 		accounts[i], mailboxes[i] = int64(r.Account), int64(r.Mailbox)
@@ -209,6 +213,21 @@ func (db *DB) Pulses(ctx context.Context, refs []BoxRef) ([]Pulse, error) {
 			return nil
 		})
 	return pulses, err
+}
+
+// pulse is Pulses of one mailbox, which is what is asked most often: it takes half the time
+// of a statement that would return what changed as well.
+func (db *DB) pulse(ctx context.Context, ref BoxRef) (Pulse, error) {
+	p := Pulse{BoxRef: ref}
+	err := db.row(ctx, "read the version of a mailbox", `
+select modseq, stamp, (select epoch()), dropped, uidvalidity, listseq, recent
+from mailbox
+where account_id = $1::bigint and id = $2::bigint`,
+		[]any{ref.Account, ref.Mailbox}, &p.ModSeq, &p.Stamp, &p.Epoch, &p.Dropped, &p.UIDValidity, &p.ListSeq, &p.Recent)
+	if errors.Is(err, pgx.ErrNoRows) {
+		p.Dropped, err = true, nil
+	}
+	return p, err
 }
 
 // AccountPulse is what sessions of an account have to notice beside its mail.

@@ -159,10 +159,10 @@ func TestBudgets(t *testing.T) { //nolint:paralleltest // see above
 		before, do func()
 		most       int
 	}{
-		{"NOOP", nil, command("NOOP"), 70},
+		{"NOOP", nil, command("NOOP"), 45},
 		{"STATUS", nil, command("STATUS Archive (MESSAGES UNSEEN UIDNEXT)"), 70},
 		{"LIST", nil, command(`LIST "" *`), 525},
-		{"SELECT, held", nil, inTurn(b, "SELECT INBOX"), 90},
+		{"SELECT, held", nil, inTurn(b, "SELECT INBOX"), 65},
 		{"SELECT, cold", nil, inTurn(b, examine...), 155},
 		{"FETCH FLAGS", nil, command("FETCH 1 (FLAGS)"), 16},
 		{"FETCH FLAGS of 1,000", nil, command("FETCH 1:1000 (FLAGS)"), 16},

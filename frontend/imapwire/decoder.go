@@ -56,7 +56,6 @@ type Decoder struct {
 	buf    *readBuffer // nil while nothing is buffered and the decoder was released
 	pos    int         // buf[pos:end] is received and not consumed
 	end    int
-	one    [1]byte // where Wait reads while there is no buffer
 
 	err       error
 	broken    bool // err came from reading: nothing can be skipped
@@ -113,25 +112,17 @@ func (d *Decoder) Release() bool {
 	return true
 }
 
-// Wait returns when the client has sent something, and holds no buffer until then. At the end of the input it
-// returns io.EOF. An error (of a deadline, say) consumes nothing, and Wait may be called again.
+// Wait returns when the client has sent something. At the end of the input it returns io.EOF. An error (of a deadline,
+// say) consumes nothing and leaves no buffer, and Wait may be called again.
 func (d *Decoder) Wait() error {
-	if !d.Release() {
+	if d.pos < d.end {
 		return nil
 	}
-	for range maxEmptyReads {
-		n, err := d.r.Read(d.one[:])
-		if n > 0 {
-			d.buf = readBuffers.Get().(*readBuffer)
-			d.buf[0] = d.one[0]
-			d.pos, d.end, d.record.mark = 0, 1, 0
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	if err := d.receive(); err != nil {
+		d.Release()
+		return err
 	}
-	return io.ErrNoProgress
+	return nil
 }
 
 // Err is the first error of the command: a *SyntaxError, what Continue refused with, or what reading failed with
@@ -250,6 +241,15 @@ const maxEmptyReads = 100
 
 // fill reads into the empty buffer, and reports whether there is something in it.
 func (d *Decoder) fill() bool {
+	if err := d.receive(); err != nil {
+		d.readFailed(err)
+		return false
+	}
+	return true
+}
+
+// receive reads into the empty buffer.
+func (d *Decoder) receive() error {
 	if d.buf == nil {
 		d.buf = readBuffers.Get().(*readBuffer)
 	} else {
@@ -260,15 +260,13 @@ func (d *Decoder) fill() bool {
 		n, err := d.r.Read(d.buf[:])
 		if n > 0 {
 			d.end = n
-			return true
+			return nil
 		}
 		if err != nil {
-			d.readFailed(err)
-			return false
+			return err
 		}
 	}
-	d.readFailed(io.ErrNoProgress)
-	return false
+	return io.ErrNoProgress
 }
 
 // readFailed takes the place of a syntax error: the connection is gone, and nobody reads what the command lacked.

@@ -37,7 +37,7 @@ type box struct {
 	reading  *reading // the load under way, or about to be
 	next     *reading // the load that those wait for who came while one was under way
 	queue    []*pending
-	draining bool // a goroutine takes from queue
+	draining bool // somebody takes from queue
 	contest  int  // commits still to be made with the row lock first, because others write here
 	hinted   hint // what other nodes told of and current does not have; zero: nothing
 
@@ -73,14 +73,15 @@ func newBox(s *Store, ref metadata.BoxRef, row *metadata.Mailbox) *box {
 }
 
 // refresh brings the current snapshot up to what PostgreSQL has, by a read
-// that begins after the call. Callers that come together share one read.
+// that begins after the call. Callers that come together share one read, which the
+// first of them does itself: then ctx does not end it, but ReadTimeout.
 func (b *box) refresh(ctx context.Context) error { return b.refreshFor(ctx, forCommand) }
 
 func (b *box) refreshFor(ctx context.Context, why reason) error {
 	span := b.store.spanOf(ctx)
 	b.mu.Lock()
 	r := b.reading
-	start := r == nil
+	start, likely := r == nil, b.likely()
 	switch {
 	case start:
 		r = b.newReading(why, span)
@@ -93,8 +94,11 @@ func (b *box) refreshFor(ctx context.Context, why reason) error {
 		r = b.next
 	}
 	b.mu.Unlock()
-	if start {
-		r.start()
+	switch {
+	case start && why == forCommand && likely:
+		b.store.proofs.do(r)
+	case start:
+		r.read()
 	}
 	select {
 	case <-r.done:
@@ -125,12 +129,17 @@ func (r *reading) beginProof() bool {
 	b := r.box
 	b.mu.Lock()
 	r.begun, r.base = true, b.current.Load()
-	likely := r.base != nil && b.hinted.modseq == 0 && b.contest == 0
+	likely := b.likely()
 	b.mu.Unlock()
 	if !likely {
 		b.store.work.Go(r.read)
 	}
 	return likely
+}
+
+// likely says whether the mailbox may well be as the node has it; mu is held.
+func (b *box) likely() bool {
+	return b.current.Load() != nil && b.hinted.modseq == 0 && b.contest == 0
 }
 
 // read loads for r.

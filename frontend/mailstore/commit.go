@@ -56,28 +56,29 @@ func (b *box) do(ctx context.Context, op operation) {
 	start := !b.draining
 	b.draining = true
 	b.mu.Unlock()
-	if start {
-		b.store.work.Go(b.drain)
+	if start && b.drain() {
+		b.store.work.Go(func() {
+			for b.drain() { // until nothing is queued
+			}
+		})
 	}
 	<-p.done
 }
 
-func (b *box) drain() {
-	for {
-		b.turn <- struct{}{}
-		b.mu.Lock()
-		group := b.queue
-		b.queue = nil
-		if len(group) == 0 {
-			b.draining = false
-			b.mu.Unlock()
-			<-b.turn
-			return
-		}
-		b.mu.Unlock()
-		b.commit(group)
-		<-b.turn
-	}
+// drain commits what is queued. It says whether more has queued meanwhile, which its caller
+// has to see to. Who is the first to queue commits itself, and so wakes nobody.
+func (b *box) drain() (more bool) {
+	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
+	b.mu.Lock()
+	group := b.queue
+	b.queue = nil
+	b.mu.Unlock()
+	b.commit(group)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.draining = len(b.queue) > 0
+	return b.draining
 }
 
 // commit makes the group's changes in one commit. An operation that fails is

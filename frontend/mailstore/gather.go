@@ -36,36 +36,66 @@ func newGather[Q any](work *sync.WaitGroup, ask func([]Q)) *gather[Q] {
 	return &gather[Q]{work: work, ask: ask}
 }
 
+// add has q asked, and waits for nothing.
 func (g *gather[Q]) add(q Q) {
-	g.mu.Lock()
-	g.waiting = append(g.waiting, q)
-	start := g.asking < maxGathers
-	if start {
-		g.asking++
-	}
-	g.mu.Unlock()
-	if start {
+	if g.wait(q) {
 		g.work.Go(g.run)
 	}
 }
 
-// run asks until nothing waits any more.
-func (g *gather[Q]) run() {
-	for {
+// do has q asked, by its caller unless enough statements are under way: so what is asked
+// alone has no goroutine to wake. It may return before q is answered, or after others are.
+func (g *gather[Q]) do(q Q) {
+	if !g.wait(q) {
+		return
+	}
+	if group := g.take(); group != nil {
+		g.ask(group)
 		g.mu.Lock()
-		group := g.waiting
-		if len(group) == 0 {
+		more := len(g.waiting) > 0
+		if !more {
 			g.asking--
-			g.mu.Unlock()
-			return
-		}
-		g.waiting = nil
-		if len(group) > maxGathered {
-			group, g.waiting = group[:maxGathered:maxGathered], group[maxGathered:]
 		}
 		g.mu.Unlock()
+		if more {
+			g.work.Go(g.run)
+		}
+	}
+}
+
+// wait has q wait. It says whether the caller has to see to it that what waits is asked.
+func (g *gather[Q]) wait(q Q) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting = append(g.waiting, q)
+	if g.asking == maxGathers {
+		return false
+	}
+	g.asking++
+	return true
+}
+
+// run asks until nothing waits any more.
+func (g *gather[Q]) run() {
+	for group := g.take(); group != nil; group = g.take() {
 		g.ask(group)
 	}
+}
+
+// take is what the next statement asks; nil if nothing waits, and then there is none.
+func (g *gather[Q]) take() []Q {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	group := g.waiting
+	if len(group) == 0 {
+		g.asking--
+		return nil
+	}
+	g.waiting = nil
+	if len(group) > maxGathered {
+		group, g.waiting = group[:maxGathered:maxGathered], group[maxGathered:]
+	}
+	return group
 }
 
 // prove answers those who want to know whether what the node holds of their mailboxes is
@@ -76,10 +106,6 @@ func (s *Store) prove(group []*reading) {
 		return
 	}
 	s.metrics.readSize.Observe(float64(len(group)))
-	if len(group) == 1 { // one statement is enough, whatever it finds
-		group[0].read()
-		return
-	}
 	pulses, err := s.pulses(group)
 	for i, r := range group {
 		switch {
@@ -89,6 +115,8 @@ func (s *Store) prove(group []*reading) {
 			s.metrics.held.Inc()
 			s.metrics.catchUps[r.why].Inc()
 			r.finish(nil)
+		case len(group) == 1:
+			r.read()
 		default:
 			s.work.Go(r.read)
 		}
@@ -129,7 +157,7 @@ type byName struct {
 // mailbox reads the row of the mailbox name; metadata.ErrNoMailbox if there is none.
 func (s *Store) mailbox(ctx context.Context, account metadata.AccountID, name string) (metadata.Mailbox, error) {
 	n := &byName{ref: metadata.NameRef{Account: account, Name: name}, span: s.spanOf(ctx), done: make(chan struct{})}
-	s.names.add(n)
+	s.names.do(n)
 	select {
 	case <-n.done:
 		return n.row, n.err

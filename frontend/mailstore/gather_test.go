@@ -146,3 +146,49 @@ func TestNamesAreGathered(t *testing.T) {
 		}
 	}
 }
+
+// Who asks by itself does not ask for those who came meanwhile, but sees to it that
+// somebody does.
+func TestGatherIsHandedOver(t *testing.T) {
+	t.Parallel()
+	var work, askers sync.WaitGroup
+	const questions = maxGathers + 3
+	asked, goOn := make(chan []int), make(chan struct{})
+	var answered [questions]chan struct{}
+	for i := range answered {
+		answered[i] = make(chan struct{})
+	}
+	g := newGather(&work, func(group []int) {
+		asked <- group
+		<-goOn
+		for _, q := range group {
+			close(answered[q])
+		}
+	})
+	var returned [maxGathers]chan struct{}
+	for i := range maxGathers {
+		returned[i] = make(chan struct{})
+		askers.Go(func() { g.do(i); close(returned[i]) })
+		<-asked
+	}
+	for i := maxGathers; i < questions; i++ {
+		g.do(i) // which waits for nothing
+	}
+	goOn <- struct{}{}
+	if group := <-asked; len(group) != questions-maxGathers {
+		t.Errorf("%d questions went into the next statement, want all %d that waited", len(group), questions-maxGathers)
+	}
+	goOn <- struct{}{}
+	goOn <- struct{}{}
+	for i := range answered {
+		<-answered[i]
+	}
+	for _, done := range returned {
+		<-done
+	}
+	work.Wait()
+	askers.Wait()
+	if g.asking != 0 {
+		t.Errorf("%d statements are said to be under way after the end", g.asking)
+	}
+}
