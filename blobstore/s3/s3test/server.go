@@ -112,8 +112,12 @@ func startOnce(ctx context.Context, program, dir string) (*Server, error) {
 	}
 	run, kill := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{Endpoint: "http://" + addr, kill: kill, done: make(chan struct{})}
-	// A bucket keeps versions only if it is told to. The sidecar holds what would else be extended attributes, which not every file system has.
-	cmd := exec.CommandContext(run, program, "--port", addr, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet", "posix", "--sidecar", meta, "--versioning-dir", versions, data)
+	// A bucket keeps versions only if it is told to.
+	args := []string{"--port", addr, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet", "posix", "--versioning-dir", versions}
+	if !hasAttributes(data) { // then they are files in a sidecar, which cost as much again as all else of a PUT
+		args = append(args, "--sidecar", meta)
+	}
+	cmd := exec.CommandContext(run, program, append(args, data)...)
 	cmd.Stdout, cmd.Stderr = &s.out, &s.out
 	cmd.SysProcAttr = processAttr()
 	go s.run(cmd)
