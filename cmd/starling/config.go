@@ -136,6 +136,7 @@ type MemoryConfig struct {
 	Mailboxes int64 `koanf:"mailboxes" doc:"octets of memory for mailboxes that are open; 0: 40 % of what the process may use (GOMEMLIMIT, or 90 % of its cgroup), 2 GiB without a limit"`
 	Incoming  int64 `koanf:"incoming" doc:"octets of memory for messages on their way in; 0: 12 % of that, or 512 MiB"`
 	Answers   int64 `koanf:"answers" doc:"octets of memory for what is read to answer with; 0: 12 % of that, or 512 MiB"`
+	Rows      int64 `koanf:"rows" doc:"octets of memory for what was read of messages to list them, to read it no more; 0: 8 % of that, or 256 MiB"`
 	Searches  int64 `koanf:"searches" doc:"octets of memory for what searches asked of messages, to ask no more; 0: 5 % of that, or 128 MiB"`
 }
 

@@ -316,6 +316,7 @@ func (c *Config) checkMemory(v *problems, limit int64) {
 		{"mail.memory.mailboxes", m.Mailboxes},
 		{"mail.memory.incoming", m.Incoming},
 		{"mail.memory.answers", m.Answers},
+		{"mail.memory.rows", m.Rows},
 		{"mail.memory.searches", m.Searches},
 	} {
 		if part.octets != 0 && part.octets < 1<<20 {

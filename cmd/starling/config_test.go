@@ -200,6 +200,7 @@ func TestConfigValidate(t *testing.T) {
 		{func(c *Config) { c.Mail.Memory.Mailboxes = -1 }, []string{"mail.memory.mailboxes: is -1; want at least 1048576 (1 MiB), or 0"}},
 		{func(c *Config) { c.Mail.Memory.Incoming = 512 }, []string{"mail.memory.incoming: is 512; want"}},
 		{func(c *Config) { c.Mail.Memory.Answers = 1<<20 - 1 }, []string{"mail.memory.answers: is 1048575; want"}},
+		{func(c *Config) { c.Mail.Memory.Rows = 1 }, []string{"mail.memory.rows: is 1; want"}},
 		{func(c *Config) { c.Mail.Memory.Searches = 1 }, []string{"mail.memory.searches: is 1; want"}},
 		{func(c *Config) { c.Auth.Hashers = -1 }, []string{"auth.hashers: is -1; want 0 or more"}},
 		{func(c *Config) { c.Auth.Trusted = []string{"10.0.0.1"} }, []string{`auth.trusted: "10.0.0.1" is no network`, "10.1.0.0/16"}},

@@ -81,7 +81,7 @@ func (n *node) openStore(ctx context.Context, blobs blobstore.Store) (err error)
 		Sweep: n.cfg.Mail.Sweep, OrphanGrace: n.cfg.Mail.OrphanGrace, Retention: n.cfg.Mail.Retention,
 		BackupWindow: n.cfg.Mail.BackupWindow, Collect: n.cfg.Mail.Collect,
 		SnapshotMemory: n.cfg.Mail.Memory.Mailboxes, Inflight: n.cfg.Mail.Memory.Incoming,
-		ReadMemory: n.cfg.Mail.Memory.Answers, SearchMemory: n.cfg.Mail.Memory.Searches,
+		ReadMemory: n.cfg.Mail.Memory.Answers, RowMemory: n.cfg.Mail.Memory.Rows, SearchMemory: n.cfg.Mail.Memory.Searches,
 	})
 	return err
 }

@@ -57,22 +57,24 @@ func (c fetchCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 
 // fetch is a FETCH under way.
 type fetch struct {
-	s       *session
-	by      numbering
-	items   []asked
-	needs   metadata.Columns
-	bytes   bool // some items may need the message itself
-	marks   bool // sets \Seen
-	partial bool // asks for a slice of something
-	uid     bool // UID is asked for, or implied
-	flags   bool // FLAGS is asked for
-	modSeq  bool // MODSEQ is asked for, or implied
+	s        *session
+	by       numbering
+	items    []asked
+	needs    metadata.Columns
+	bytes    bool // some items may need the message itself
+	marks    bool // sets \Seen
+	partial  bool // asks for a slice of something
+	uid      bool // UID is asked for, or implied
+	flags    bool // FLAGS is asked for
+	modSeq   bool // MODSEQ is asked for, or implied
+	envelope bool // ENVELOPE is asked for
 
 	rows     []fetchRow // of the batch
 	taken    int        // how many of rows have been met by what was read
-	arena    []byte     // what rows hold of extents and summaries
-	reserved int64      // octets of memory for both
-	held     []byte     // of a binary part, to find out how it has to be written
+	uids     []uint32   // of rows
+	held     int64      // octets of the extents and summaries of rows
+	reserved int64      // octets of memory for rows, and what they hold
+	part     []byte     // of a binary part, to find out how it has to be written
 
 	ahead  *runAhead
 	marked bool // \Seen was set on the batch
@@ -111,6 +113,7 @@ func newFetch(s *session, c fetchCmd) *fetch {
 		add(imapwire.FetchItem{Name: imapwire.ItemModSeq})
 	}
 	f.uid, f.flags, f.modSeq = simple[imapwire.ItemUID], simple[imapwire.ItemFlags], simple[imapwire.ItemModSeq]
+	f.envelope = simple[imapwire.ItemEnvelope]
 	f.marks = f.marks && !s.view.readOnly
 	return f
 }

@@ -23,7 +23,7 @@ const (
 	// A batch has batchFew rows where there is no memory for more; each row counts for
 	// rowCost octets until it is known what they hold.
 	batchFew = 64
-	rowCost  = 640
+	rowCost  = 1280
 	rowSize  = 256 // of which are the row itself
 )
 
@@ -71,7 +71,7 @@ func (f *fetch) load(ctx context.Context, uids []metadata.UIDRange) ([]metadata.
 	if f.marks {
 		most = batchMarks
 	}
-	f.rows, f.arena, f.taken = f.rows[:0], f.arena[:0], 0
+	f.rows, f.held, f.taken = f.rows[:0], 0, 0
 	for m := range v.messages(uids) {
 		if len(f.rows) == most || len(f.rows) == batchFew && !f.reserve(int64(most)*rowCost) {
 			break
@@ -84,7 +84,7 @@ func (f *fetch) load(ctx context.Context, uids []metadata.UIDRange) ([]metadata.
 	if f.resume() {
 		return nil, nil
 	}
-	err := v.mailbox.Messages(ctx, f.wanted(), f.needs, f.take)
+	err := v.mailbox.Rows(ctx, f.wanted(), f.needs, true, f.take)
 	if errors.Is(err, errEnough) {
 		f.rows, err = f.rows[:f.taken], nil
 	}
@@ -104,26 +104,19 @@ func (f *fetch) reserve(octets int64) bool {
 
 // charge notes what the batch holds, if that is more than was reserved.
 func (f *fetch) charge() {
-	if more := int64(cap(f.rows))*rowSize + int64(cap(f.arena)) - f.reserved; more > 0 {
+	if more := int64(cap(f.rows))*rowSize + f.held - f.reserved; more > 0 {
 		f.s.account.AdjustRows(more)
 		f.reserved += more
 	}
 }
 
-// wanted are the UIDs of the batch. Messages that follow each other in the view
-// are one range, if few were expunged between them.
-func (f *fetch) wanted() []metadata.UIDRange {
-	const gap = 32
-	var ranges []metadata.UIDRange
+// wanted are the UIDs of the batch.
+func (f *fetch) wanted() []uint32 {
+	f.uids = f.uids[:0]
 	for i := range f.rows {
-		r := &f.rows[i]
-		if i > 0 && f.rows[i-1].seq+1 == r.seq && r.uid-f.rows[i-1].uid <= gap {
-			ranges[len(ranges)-1].Last = r.uid
-			continue
-		}
-		ranges = append(ranges, metadata.UIDRange{First: r.uid, Last: r.uid})
+		f.uids = append(f.uids, f.rows[i].uid)
 	}
-	return ranges
+	return f.uids
 }
 
 // take puts a row where it belongs in the batch.
@@ -137,18 +130,11 @@ func (f *fetch) take(row *metadata.Message) error {
 	r := &f.rows[f.taken]
 	f.taken++
 	r.row, r.found = *row, true
-	r.row.Extent, r.row.Summary = f.hold(row.Extent), f.hold(row.Summary)
-	if len(f.arena) >= batchBytes && f.taken < len(f.rows) {
+	f.held += int64(len(row.Extent) + len(row.Summary))
+	if f.held >= batchBytes && f.taken < len(f.rows) {
 		return errEnough
 	}
 	return nil
-}
-
-// hold copies b into the arena. What it returned stays good when the arena grows.
-func (f *fetch) hold(b []byte) []byte {
-	n := len(f.arena)
-	f.arena = append(f.arena, b...)
-	return f.arena[n:len(f.arena):len(f.arena)]
 }
 
 // after is what ranges, which rise, have above last. It changes them.

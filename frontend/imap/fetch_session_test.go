@@ -12,6 +12,7 @@ import (
 
 	"starling/blobstore"
 	"starling/frontend/imapwire"
+	"starling/metadata"
 )
 
 // nested has a part of each kind: text, base64, quoted-printable, an unknown encoding and a message.
@@ -445,5 +446,33 @@ func TestFetchFromADeletedMailbox(t *testing.T) {
 	want := []string{"* 1 FETCH (BODY[TEXT] {6}", "body", ")", "* BYE [NONEXISTENT] The selected mailbox was deleted"}
 	if fmt.Sprint(lines) != fmt.Sprint(want) {
 		t.Errorf("got %q, want %q", lines, want)
+	}
+}
+
+// What one client was told of messages the next one is told without a question to PostgreSQL,
+// and so is who then reads one of them.
+func TestFetchAsksOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, clusterOptions{})
+	user := c.account(t, "once@example.org", metadata.Quota{}).Name
+	a := c.nodes[0].dial(t).login(user)
+	const text = "From: a@example.org\r\nSubject: once\r\n\r\nhello\r\n"
+	for range 3 {
+		a.send(fmt.Sprintf("a APPEND INBOX {%d+}\r\n%s", len(text), text))
+		a.until("a OK ")
+	}
+	for i, command := range []string{
+		"FETCH 1:* (FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODYSTRUCTURE)", "FETCH 1:* (ENVELOPE EMAILID)", "FETCH 2 (BODY[])",
+		"UID FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])", "FETCH 3 (BODY.PEEK[TEXT]<1.2>)",
+	} {
+		b := c.nodes[0].dial(t).login(user)
+		b.send("a EXAMINE INBOX")
+		b.until("a OK ")
+		before := c.db.Stats().RoundTrips
+		b.send("a " + command)
+		b.until("a OK ")
+		if trips := c.db.Stats().RoundTrips - before; trips != int64(max(1-i, 0)) {
+			t.Errorf("%s: %d round trips", command, trips)
+		}
 	}
 }

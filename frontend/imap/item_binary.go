@@ -55,12 +55,12 @@ func answerBinary(ctx context.Context, f *fetch, i int) error {
 			return copyRange(ctx, f.m.body, w, p.off, p.n)
 		})
 	}
-	look := lookWriter{held: f.held[:0], most: p.n}
+	look := lookWriter{held: f.part[:0], most: p.n}
 	if p.kind == pieceDecode && a.HasPartial {
 		look.skip, look.most = a.Partial.Offset, min(p.n, a.Partial.Count)
 	}
 	err := f.decode(ctx, p, &look)
-	f.held = look.held
+	f.part = look.held
 	switch {
 	case err != nil:
 		return err

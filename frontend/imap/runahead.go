@@ -180,8 +180,8 @@ func (f *fetch) prepare(row *fetchRow) *fetched {
 	if !row.found {
 		return m
 	}
-	if f.needs&metadata.ColSummary != 0 && !resumed {
-		if err := m.summary.Unmarshal(row.row.Summary); err != nil {
+	if f.needs&metadata.ColSummary != 0 {
+		if err := m.readSummary(resumed, f.envelope); err != nil {
 			m.err = fmt.Errorf("read summary: %w", err)
 			return m
 		}
@@ -210,6 +210,19 @@ func (f *fetch) prepare(row *fetchRow) *fetched {
 		m.cost = aheadCost
 	}
 	return m
+}
+
+// readSummary reads of the summary what is needed; parts says that it has the parts.
+func (m *fetched) readSummary(parts, envelope bool) error {
+	if !parts {
+		if err := m.summary.UnmarshalParts(m.row.Summary); err != nil {
+			return err
+		}
+	}
+	if envelope {
+		m.summary.ReadEnvelope()
+	}
+	return nil
 }
 
 // open opens the body of a message, which must have the size that its row says.

@@ -27,8 +27,6 @@ const (
 	searchSigns = 10 * time.Second
 	// searchReaders is how many messages a search reads at the same time.
 	searchReaders = 8
-	// searchGap is how many UIDs that are not asked for may lie between two that are for both to be read as one range.
-	searchGap = 4
 	// maxSearchedHeader is how much of a header HEADER looks into, in bytes.
 	maxSearchedHeader = 1 << 20
 	// cheapColumns are small and stand in the row itself.
@@ -108,24 +106,6 @@ func (r *search) recall(ctx context.Context, columns metadata.Columns) error {
 	return nil
 }
 
-// rows reads the rows of the messages with the UIDs of piece.
-func (r *search) rows(ctx context.Context, piece []uint32, columns metadata.Columns, visit func(*metadata.Message) error) error {
-	left := piece
-	err := r.view.mailbox.Messages(ctx, metadata.Ranges(piece, searchGap), columns, func(row *metadata.Message) error {
-		for len(left) > 0 && left[0] < row.UID {
-			left = left[1:]
-		}
-		if len(left) > 0 && left[0] == row.UID {
-			return visit(row)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("search %d messages: %w", len(piece), err)
-	}
-	return nil
-}
-
 // readSummaries decides by the summaries, and by the messages where they leave open.
 func (r *search) readSummaries(ctx context.Context, columns metadata.Columns) error {
 	open := r.open
@@ -166,7 +146,7 @@ func (r *search) readSummaries(ctx context.Context, columns metadata.Columns) er
 func (r *search) batch(ctx context.Context, open []uint32, columns metadata.Columns) (rows []metadata.Message, rest []uint32, err error) {
 	piece := open[:min(len(open), searchPiece)]
 	size := 0
-	err = r.rows(ctx, piece, columns, func(row *metadata.Message) error {
+	err = r.view.mailbox.Rows(ctx, piece, columns, false, func(row *metadata.Message) error {
 		kept := *row
 		kept.Extent, kept.Summary = slices.Clone(row.Extent), slices.Clone(row.Summary)
 		rows = append(rows, kept)
@@ -179,7 +159,10 @@ func (r *search) batch(ctx context.Context, open []uint32, columns metadata.Colu
 		next, _ := slices.BinarySearch(open, rows[len(rows)-1].UID+1)
 		return rows, open[next:], nil
 	}
-	return rows, open[len(piece):], err
+	if err != nil {
+		return nil, nil, fmt.Errorf("search %d messages: %w", len(piece), err)
+	}
+	return rows, open[len(piece):], nil
 }
 
 // unpack reads the summary of c into summary.

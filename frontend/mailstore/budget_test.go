@@ -56,6 +56,9 @@ func TestBudgets(t *testing.T) {
 		defer b.Close()
 		must(b.ReadRange(ctx, new(bytes.Buffer), 0, b.Size()))
 	}
+	list := func() {
+		must(mine.Rows(ctx, liveUIDs(mine.Snapshot()), smallColumns|metadata.ColSummary, true, func(*metadata.Message) error { return nil }))
+	}
 	for _, step := range []struct {
 		what              string
 		before            func()
@@ -71,6 +74,8 @@ func TestBudgets(t *testing.T) {
 		{what: "STATUS", do: func() { _, err := x.Mailbox(ctx, "Archive"); must(err) }, trips: 1},
 		{what: "GETQUOTA", do: func() { _, err := x.Usage(ctx); must(err) }, trips: 1},
 		{what: "FETCH of rows", do: func() { row = mine.row(1) }, trips: 1},
+		{what: "FETCH of a list", do: list, trips: 1},
+		{what: "FETCH of a list again", do: list},
 		{what: "FETCH of a body", do: read, gets: 1},
 		{what: "STORE", do: store(AddFlags, "flagged"), trips: 1},
 		{what: "STORE of a new keyword", do: store(AddFlags, "new"), trips: 1},

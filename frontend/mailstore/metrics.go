@@ -66,6 +66,9 @@ type metrics struct {
 	catchUps    [reasons]prometheus.Counter
 	hintLatency prometheus.Histogram
 
+	rowsKept prometheus.Counter
+	rowsRead prometheus.Counter
+
 	sweepDuration prometheus.Histogram
 	lastSweep     prometheus.Gauge
 	sweepFound    prometheus.Counter
@@ -107,6 +110,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	loads := counters("mailstore_loads_total", "Readings of a mailbox: whole (cold), or of what changed since (held).", "kind")
 	refused := counters("mailstore_memory_refused_total", "Requests that found no memory in their budget in time.", "what")
+	rows := counters("mailstore_rows_total", "Messages' rows to answer with: remembered (kept), or asked for (read).", "source")
 	runs := counters("collector_runs_total", "Runs of the collector on this node.", "result")
 	m := &metrics{
 		conflicts: counter("mailstore_conflicts_total", "Commits that found the mailbox changed by another node."),
@@ -115,6 +119,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		cold:      loads.WithLabelValues("cold"), held: loads.WithLabelValues("held"),
 		hintLatency: histogram("mailstore_hint_latency_seconds",
 			"Time from a commit on another node until this one takes in the hint, of hints that have news.", latencyBuckets),
+		rowsKept:        rows.WithLabelValues("kept"),
+		rowsRead:        rows.WithLabelValues("read"),
 		sweepDuration:   histogram("mailstore_sweep_duration_seconds", "Time to compare all that is held with PostgreSQL.", prometheus.ExponentialBuckets(.001, 4, 8)),
 		lastSweep:       gauge("mailstore_last_sweep_timestamp_seconds", "When all that is held was last compared with PostgreSQL."),
 		sweepFound:      counter("mailstore_sweep_found_total", "Changes that a comparison with PostgreSQL found and no hint had told of."),
@@ -159,6 +165,7 @@ func (s *Store) register(reg prometheus.Registerer) {
 	gauge("mailboxes", "Mailboxes held in memory.", s.boxes.Load)
 	gauge("inflight_bytes", "Memory reserved for messages on their way in.", s.inflight.inUse)
 	gauge("snapshot_bytes", "Memory of mailboxes held, and reserved for those being loaded.", s.snapshots.inUse)
+	gauge("kept_rows_bytes", "Memory of rows that were read to answer with.", s.kept.bytes)
 	gauge("search_bytes", "Memory of what searches asked of messages.", s.recall.bytes)
 	gauge("read_bytes", "Memory reserved for bodies that are read to answer with.", s.reads.inUse)
 	gauge("rows_bytes", "Memory reserved for rows of messages that are read to answer with.", s.rows.inUse)

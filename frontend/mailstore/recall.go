@@ -29,8 +29,6 @@ const (
 	recallChunks = 8
 	// recallReaders is how many such reads go on at a time.
 	recallReaders = 2
-	// recallGap is how many UIDs that are not asked for may lie between two that are for both to be read as one range.
-	recallGap = 4
 	// recallSmall is how many messages are asked for one after the other: fewer than that, and
 	// two readers are not worth their while.
 	recallSmall = 256
@@ -45,8 +43,7 @@ type recall struct {
 
 // recallKey names one kind of what is kept of a chunk's messages.
 type recallKey struct {
-	ref     metadata.BoxRef
-	chunk   int32
+	rowKey
 	digests bool // else rows
 }
 
@@ -232,7 +229,7 @@ func (p *recallPiece) look(columns metadata.Columns) {
 }
 
 func (p *recallPiece) key(chunk int32, kind int) recallKey {
-	return recallKey{ref: p.box.ref, chunk: chunk, digests: kind == recallDigests}
+	return recallKey{rowKey: p.box.rowKey(chunk), digests: kind == recallDigests}
 }
 
 // read reads what is not known, and has the node remember it.
@@ -241,9 +238,8 @@ func (p *recallPiece) read(ctx context.Context) error {
 		if len(p.lacks[kind]) == 0 {
 			continue
 		}
-		ranges := metadata.Ranges(p.lacks[kind], recallGap)
 		fill := recallFill{read: make(map[int32]*recalled, recallChunks)}
-		err := p.box.store.db.Messages(ctx, p.box.ref.Account, p.box.ref.Mailbox, ranges, columns, func(row *metadata.Message) error {
+		err := p.box.rows(ctx, p.lacks[kind], columns, false, func(row *metadata.Message) error {
 			fill.take(row, kind)
 			return nil
 		})

@@ -33,6 +33,7 @@ type Config struct {
 
 	SnapshotMemory int64 // octets of memory for the mailboxes that are held; 40 % of GOMEMLIMIT, or 2 GiB
 	ReadMemory     int64 // octets of memory for rows and bodies that are read to answer with; 12 % of GOMEMLIMIT, or 512 MiB
+	RowMemory      int64 // octets of memory for rows that were read to answer with, to read them no more; 8 % of GOMEMLIMIT, or 256 MiB
 	SearchMemory   int64 // octets of memory for what searches asked of messages, to ask no more; 5 % of GOMEMLIMIT, or 128 MiB
 
 	ReadTimeout  time.Duration // for loading a mailbox; 15 s
@@ -69,6 +70,7 @@ func (c *Config) setDefaults() {
 	share(&c.Inflight, 12, 512<<20)
 	share(&c.SnapshotMemory, 40, 2<<30)
 	share(&c.ReadMemory, 12, 512<<20)
+	share(&c.RowMemory, 8, 256<<20)
 	share(&c.SearchMemory, 5, 128<<20)
 	def(&c.ReadTimeout, 15*time.Second)
 	def(&c.PutTimeout, 2*time.Minute)
@@ -108,6 +110,7 @@ type Store struct {
 	reads     *budget // bodies that are read to answer with
 	rows      *budget // rows of messages that are
 	snapshots *budget // mailboxes that are held
+	kept      *rowCache
 	recall    *recall
 
 	mu         sync.Mutex
@@ -146,6 +149,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		reads:     newBudget("read beside others", cfg.ReadMemory-rows, (cfg.ReadMemory-rows)/budgetShare, m.refusedRead),
 		rows:      newBudget("read messages beside others", rows, rows/budgetShare, m.refusedRows),
 		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, cfg.SnapshotMemory, m.refusedSnapshot),
+		kept:      newRowCache(cfg.RowMemory),
 		recall:    newRecall(cfg.SearchMemory),
 		accounts:  make(map[metadata.AccountID]*resident),
 	}

@@ -14,7 +14,7 @@ var (
 	missingDomain  = []byte(MissingDomain)
 )
 
-const maxAddresses = 2000 // in all envelopes of a message
+const maxAddresses = 2000 // in a message's own envelope, and in all those of the messages in it
 
 // AppendAddresses appends the addresses of a field's value (RFC 5322 §3.4, §4.4) in the
 // form of an envelope. Every text of the value is in one of them, broken or not. The

@@ -2,28 +2,35 @@ package message
 
 const maxAddressFields = 256 // read of one header
 
-// derive fills s.Envelopes from the kept headers.
+// derive fills s.Envelopes from the kept headers, but for the message's own.
 func (s *Summary) derive() {
-	s.Envelopes, s.addrs = s.Envelopes[:0], s.addrs[:0]
+	s.Envelopes, s.addrs, s.own = s.Envelopes[:0], s.addrs[:0], false
 	for i := range s.Parts {
 		p := &s.Parts[i]
 		p.Envelope = -1
-		header := p.header
-		switch {
-		case i == 0:
-			header = s.Header
-		case header == nil:
+		if i > 0 && p.header == nil {
 			continue
 		}
 		p.Envelope = len(s.Envelopes)
 		s.Envelopes = append(s.Envelopes, Envelope{})
-		s.envelope(&s.Envelopes[p.Envelope], header)
+		if i > 0 {
+			s.envelope(&s.Envelopes[p.Envelope], p.header, maxAddresses)
+		}
+	}
+}
+
+// ReadEnvelope reads the message's own envelope, if that was not done.
+func (s *Summary) ReadEnvelope() {
+	if !s.own {
+		s.own = true
+		s.envelope(&s.Envelopes[0], s.Header, len(s.addrs)+maxAddresses)
 	}
 }
 
 // envelope reads an envelope from a header's fields. Of several texts of one name the
-// first counts; addresses of several fields of one name are joined (RFC 5322 §4.5.3).
-func (s *Summary) envelope(e *Envelope, header []byte) {
+// first counts; addresses of several fields of one name are joined (RFC 5322 §4.5.3). s.addrs gets
+// no longer than most.
+func (s *Summary) envelope(e *Envelope, header []byte, most int) {
 	type field struct {
 		row   int
 		value []byte
@@ -59,7 +66,7 @@ func (s *Summary) envelope(e *Envelope, header []byte) {
 		n := len(s.addrs)
 		for _, f := range list {
 			if f.row == row {
-				s.addrs = parseAddresses(s.addrs, f.value, &s.mem, maxAddresses-len(s.addrs))
+				s.addrs = parseAddresses(s.addrs, f.value, &s.mem, most-len(s.addrs))
 			}
 		}
 		if got := s.addrs[n:len(s.addrs):len(s.addrs)]; len(got) > 0 {

@@ -80,6 +80,7 @@ func (p *Parser) Close() *Summary {
 	p.closeDown(0, p.off)
 	p.s.link()
 	p.s.derive()
+	p.s.ReadEnvelope()
 	p.s.Preview = p.preview.text()
 	return p.s
 }

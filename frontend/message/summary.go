@@ -18,6 +18,7 @@ type Summary struct {
 	// the message has no text.
 	Preview []byte
 
+	own bool   // Envelopes[0] was read
 	cut uint64 // bit i: fields[i] was longer than what Header keeps of it
 
 	// Backing memory of the above, reused by Unmarshal.

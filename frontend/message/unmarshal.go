@@ -3,6 +3,9 @@ package message
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // MarshalBinary returns the stored form of the summary. It implements [encoding.BinaryMarshaler].
@@ -15,6 +18,16 @@ func (s *Summary) UnmarshalBinary(b []byte) error { return s.Unmarshal(b) }
 // earlier; what was got from s before must not be used any more. It keeps
 // no reference to b. Errors are [ErrCorrupt], after which s may only be used for another Unmarshal.
 func (s *Summary) Unmarshal(b []byte) error {
+	if err := s.UnmarshalParts(b); err != nil {
+		return err
+	}
+	s.ReadEnvelope()
+	return nil
+}
+
+// UnmarshalParts is [Summary.Unmarshal] without the message's own envelope, which takes as long as all
+// else; ReadEnvelope reads that too.
+func (s *Summary) UnmarshalParts(b []byte) error {
 	s.Parts, s.Envelopes = s.Parts[:0], s.Envelopes[:0]
 	s.params, s.langs, s.addrs = s.params[:0], s.langs[:0], s.addrs[:0]
 	s.mem.reset()
@@ -31,24 +44,50 @@ func (s *Summary) Unmarshal(b []byte) error {
 }
 
 // unpack reads the payload of a stored summary into s.raw.
-func (s *Summary) unpack(b []byte) error {
+func (s *Summary) unpack(b []byte) (err error) {
+	s.raw, s.frame, err = appendPayload(s.raw[:0], s.frame, b)
+	return err
+}
+
+// appendPayload appends the payload of a stored summary. scratch is memory that may be used, and comes back.
+func appendPayload(dst, scratch, b []byte) (payload, used []byte, err error) {
 	if len(b) < 2 || b[0] != formatVersion {
-		return fmt.Errorf("read version: %w", ErrCorrupt)
+		return dst, scratch, fmt.Errorf("read version: %w", ErrCorrupt)
 	}
 	switch b[1] {
 	case dictPlain:
-		s.raw = append(s.raw[:0], b[2:]...)
+		return append(dst, b[2:]...), scratch, nil
 	case dictFirst:
-		s.frame = append(append(s.frame[:0], zstdMagic...), b[2:]...)
-		raw, err := decoder().DecodeAll(s.frame, s.raw[:0])
-		if err != nil {
-			return fmt.Errorf("decompress: %w: %w", ErrCorrupt, err)
+		scratch = append(append(scratch[:0], zstdMagic...), b[2:]...)
+		if dst, err = decoder().DecodeAll(scratch, dst); err != nil {
+			return dst, scratch, fmt.Errorf("decompress: %w: %w", ErrCorrupt, err)
 		}
-		s.raw = raw
+		return dst, scratch, nil
 	default:
-		return fmt.Errorf("dictionary %d: %w", b[1], ErrCorrupt)
+		return dst, scratch, fmt.Errorf("dictionary %d: %w", b[1], ErrCorrupt)
 	}
-	return nil
+}
+
+// frames has memory for a frame with its magic number.
+var frames = sync.Pool{New: func() any { return new([]byte) }}
+
+// Decompress returns a stored summary in a form that is read again in a third of the time, and takes three
+// times the memory. It takes no more than it must.
+func Decompress(stored []byte) ([]byte, error) {
+	scratch := frames.Get().(*[]byte)
+	defer frames.Put(scratch)
+	room := len(stored)
+	if len(stored) > 2 && stored[1] == dictFirst {
+		*scratch = append(append((*scratch)[:0], zstdMagic...), stored[2:]...)
+		var h zstd.Header
+		if err := h.Decode(*scratch); err == nil && h.FrameContentSize <= maxPayload {
+			room = 2 + int(h.FrameContentSize) //nolint:gosec // bounded
+		}
+	}
+	plain := append(make([]byte, 0, room), formatVersion, dictPlain)
+	var err error
+	plain, *scratch, err = appendPayload(plain, *scratch, stored)
+	return plain, err
 }
 
 func (s *Summary) read(d *payload) {
