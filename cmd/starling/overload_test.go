@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
+
 	"starling/metadata"
 	"starling/metadata/metadatatest"
 )
@@ -24,7 +26,7 @@ import (
 var (
 	overloadConns    = flag.Int("overload.conns", 300, "connections of TestOverload")
 	overloadMessages = flag.Int("overload.messages", 2000, "messages in each mailbox that they read")
-	overloadLimit    = flag.Int64("overload.limit", 256, "MiB that the node may have")
+	overloadLimit    = flag.Int64("overload.limit", 128, "MiB that the node may have")
 	overloadOctets   = flag.Int("overload.octets", 30_000_000, "octets of each message that they append")
 )
 
@@ -221,6 +223,77 @@ func (l *light) run(t *testing.T, address, name string) {
 	})
 }
 
+// watcher is a client in IDLE, for whom mail comes in on another node now and then.
+type watcher struct {
+	stop  chan struct{}
+	ended sync.WaitGroup
+	told  answers
+}
+
+func (w *watcher) run(t *testing.T, c *cluster, address, name string) {
+	t.Helper()
+	idle := gather(t, address, []string{name}, 1).conns[0]
+	w.stop, w.told.counts = make(chan struct{}), make(map[string]int)
+	if _, err := io.WriteString(idle, "i idle\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := idle.until("i", ""); err != nil { // the continuation
+		t.Fatal(err)
+	}
+	w.ended.Go(func() {
+		for i := 1; ; i++ {
+			select {
+			case <-w.stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			began := time.Now()
+			err := idle.SetDeadline(began.Add(overloadPatience))
+			if err == nil {
+				err = c.letter(name, i)
+			}
+			for text := ""; err == nil && !strings.HasSuffix(text, " EXISTS"); {
+				text, err = idle.line()
+			}
+			if err != nil {
+				t.Errorf("a client in IDLE: %v", err)
+				return
+			}
+			w.told.add("EXISTS", time.Since(began))
+		}
+	})
+}
+
+// letter delivers a message by the second node.
+func (c *cluster) letter(to string, n int) error {
+	conn, err := net.Dial("tcp", c.nodes[1].lmtp)
+	if err != nil {
+		return err
+	}
+	client := smtp.NewClientLMTP(conn)
+	defer func() { _ = client.Close() }() // nothing follows
+	if err := client.Mail("sender@example.org", nil); err != nil {
+		return err
+	}
+	if err := client.Rcpt(to, nil); err != nil {
+		return err
+	}
+	data, err := client.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(data, numberedMail(n)); err != nil {
+		return err
+	}
+	_, err = data.CloseWithLMTPResponse()
+	return err
+}
+
+func (w *watcher) end() {
+	close(w.stop)
+	w.ended.Wait()
+}
+
 func (l *light) end() {
 	close(l.stop)
 	l.ended.Wait()
@@ -252,22 +325,20 @@ func raced() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// overloaded is a node with little memory, and accounts whose mailboxes are large.
-func overloaded(t *testing.T) (n *server, names []string) {
+// overloaded is a node with little memory, beside those of a cluster, and accounts whose
+// mailboxes are large; the last has none, and is for others.
+func overloaded(t *testing.T) (c *cluster, n *server, names []string) {
 	t.Helper()
-	c := newCluster(t, "STARLING_IMAP_MAX_PER_ADDRESS=0", "STARLING_IMAP_MAX_PER_ACCOUNT=0")
-	hash, err := testHash()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range overloadAccounts {
+	c = newCluster(t, "STARLING_IMAP_MAX_PER_ADDRESS=0", "STARLING_IMAP_MAX_PER_ACCOUNT=0")
+	for i := range overloadAccounts + 1 {
 		name := fmt.Sprintf("crowd%d@example.org", i)
 		metadatatest.Account(t, c.db, name, func(n *metadata.NewAccount) {
-			n.PasswordHash, n.Mailboxes = hash, metadata.DefaultMailboxes()
+			// A hash that takes memory, one after the other, would hide what commands take.
+			n.PasswordHash, n.Mailboxes = "{PLAIN}"+testPassword, metadata.DefaultMailboxes()
 		})
 		names = append(names, name)
 	}
-	for _, name := range names {
+	for _, name := range names[:overloadAccounts] {
 		fill(t, c.nodes[1].imap, name, *overloadMessages)
 	}
 	limit := fmt.Sprintf("GOMEMLIMIT=%d", *overloadLimit<<20/10*9) // as memory.go would have it in a container
@@ -281,7 +352,7 @@ func overloaded(t *testing.T) (n *server, names []string) {
 			t.Errorf("the node said:\n%s", said[:min(len(said), 20_000)])
 		}
 	})
-	return n, names
+	return c, n, names
 }
 
 // fill puts n messages into a mailbox, most of them as copies.
@@ -310,11 +381,14 @@ func fill(t *testing.T, address, name string, n int) {
 // Overload does not take a node's memory: it answers what it can, refuses the rest with
 // NO [UNAVAILABLE], and serves others meanwhile.
 func TestOverload(t *testing.T) { //nolint:paralleltest // it loads the machine
-	n, names := overloaded(t)
+	c, n, names := overloaded(t)
+	other := names[overloadAccounts]
+	names = names[:overloadAccounts]
 	g := gather(t, n.imap, names, *overloadConns)
 	t.Logf("%d connections: %d MiB", len(g.conns), n.peak())
-	others := new(light)
-	others.run(t, n.imap, testUser)
+	others, waiting := new(light), new(watcher)
+	others.run(t, n.imap, other)
+	waiting.run(t, c, n.imap, other)
 	step := func(what string, do func(c *crowdConn) (string, error)) *answers {
 		began := time.Now()
 		a := g.all(do)
@@ -379,8 +453,10 @@ func TestOverload(t *testing.T) { //nolint:paralleltest // it loads the machine
 		t.Error("nothing was appended")
 	}
 	others.end()
+	waiting.end()
 	t.Logf("NOOP meanwhile: %v", &others.counts)
-	if others.counts.counts["OK"] == 0 {
+	t.Logf("IDLE meanwhile, delivery on another node included: %v", &waiting.told)
+	if others.counts.counts["OK"] == 0 || waiting.told.counts["EXISTS"] == 0 {
 		t.Error("nobody else was served")
 	}
 	g.leave()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,9 @@ type Certificates struct {
 	metrics  *tlsMetrics
 	config   *tls.Config
 	ok, fail prometheus.Counter // handshakes
+	refused  prometheus.Counter
+	turns    chan struct{} // has an element for each handshake that is being answered
+	wait     time.Duration // for a turn
 
 	serving atomic.Pointer[choice]
 
@@ -65,7 +69,9 @@ func NewCertificates(cfg CertificatesConfig) (*Certificates, error) {
 		known: make(map[pair]*loaded), listed: make(map[string][]pair), broken: make(map[string]string),
 	}
 	c.ok, c.fail = c.metrics.handshakes.WithLabelValues(resultOK), c.metrics.handshakes.WithLabelValues(resultFailed)
-	c.config = &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, GetCertificate: c.choose}
+	c.refused = c.metrics.handshakes.WithLabelValues(resultRefused)
+	c.turns, c.wait = make(chan struct{}, runtime.GOMAXPROCS(0)), handshakeWait
+	c.config = &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, GetCertificate: c.choose, GetConfigForClient: c.turn}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed, broken := c.read()
@@ -88,16 +94,6 @@ func NewCertificates(cfg CertificatesConfig) (*Certificates, error) {
 // of the node, so that the tickets by which clients resume their sessions outlive a
 // change of certificates; other nodes know nothing of them. It must not be changed.
 func (c *Certificates) TLSConfig() *tls.Config { return c.config }
-
-// Handshake runs the handshake of a server's connection, and counts it.
-func (c *Certificates) Handshake(ctx context.Context, conn *tls.Conn) error {
-	if err := conn.HandshakeContext(ctx); err != nil {
-		c.fail.Inc()
-		return err // as it is: the protocol's server says for what it was
-	}
-	c.ok.Inc()
-	return nil
-}
 
 // Run looks for changes until ctx is done.
 func (c *Certificates) Run(ctx context.Context) {

@@ -28,6 +28,8 @@ type conn struct {
 	// unlisted, if not nil, is told when the first bytes are a header of the PROXY
 	// protocol: who connects from here may send none.
 	unlisted func()
+
+	turns <-chan struct{} // from which its handshake has a turn; nil: it has none
 }
 
 // RemoteAddr implements net.Conn: it is the client's.

@@ -55,6 +55,7 @@ func (m *metrics) of(listener string) figures {
 // tlsMetrics are the figures of certificates and handshakes.
 type tlsMetrics struct {
 	handshakes *prometheus.CounterVec
+	waiting    prometheus.Gauge
 	reloads    *prometheus.CounterVec
 	expiry     *prometheus.GaugeVec
 	broken     *prometheus.GaugeVec
@@ -66,11 +67,17 @@ const (
 	resultFailed = "failed"
 )
 
+// resultRefused is that of handshakes for which there was no time.
+const resultRefused = "refused"
+
 func newTLSMetrics(reg prometheus.Registerer) *tlsMetrics {
 	m := &tlsMetrics{
 		handshakes: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "starling_tls_handshakes_total", Help: "TLS handshakes of IMAP clients.",
 		}, []string{"result"})),
+		waiting: register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "starling_tls_handshakes_waiting", Help: "TLS handshakes that clients have begun and that wait for their turn.",
+		})),
 		reloads: register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "starling_tls_reloads_total", Help: "Certificates that had changed and were read again.",
 		}, []string{"result"})),
@@ -85,6 +92,7 @@ func newTLSMetrics(reg prometheus.Registerer) *tlsMetrics {
 		m.handshakes.WithLabelValues(result)
 		m.reloads.WithLabelValues(result)
 	}
+	m.handshakes.WithLabelValues(resultRefused)
 	return m
 }
 
