@@ -74,6 +74,7 @@ func round(t *testing.T, c *Cluster, o Options) Figures {
 	defer cancel()
 	begin := time.Now()
 	r, figures, err := c.Run(ctx, o)
+	unwell := err != nil
 	if err != nil {
 		t.Errorf("seed %d: %v", o.Seed, err)
 	} else {
@@ -90,10 +91,11 @@ func round(t *testing.T, c *Cluster, o Options) Figures {
 		said := n.Said()
 		for _, bad := range []string{"DATA RACE", "panic"} {
 			if strings.Contains(said, bad) {
+				unwell = true
 				t.Errorf("seed %d: node %d had to say %s", o.Seed, n.No, bad)
 			}
 		}
-		if t.Failed() {
+		if unwell {
 			t.Logf("the last that node %d said:\n%s", n.No, said[max(0, len(said)-5000):])
 		}
 	}

@@ -3,6 +3,7 @@ package chaos
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -24,6 +25,12 @@ const (
 	SameForAll  Rule = "after quiet all see the same"
 	Counters    Rule = "counters and quota equal a recount"
 	Objects     Rule = "no row names a missing object"
+	OneState    Rule = "a modseq stands for one state"
+	Searches    Rule = "SEARCH finds what there is"
+	Lists       Rule = "mailboxes are as they were made, renamed and deleted"
+	Once        Rule = "a delivery that is tried again arrives once"
+	Leftovers   Rule = "no object is kept for ever"
+	Sound       Rule = "starling check finds nothing"
 )
 
 // Violation is a rule that did not hold.
@@ -65,16 +72,20 @@ type checker struct {
 	removed  map[place]*Op           // acknowledged
 	attempts map[place][]*Op         // of removing it, all that may have happened
 	undone   map[place][]undone      // acknowledged removals that PostgreSQL lost
+	unplaced map[origin]int          // deliveries of which it is not known which message they made
 }
 
 // Check returns the violations of the rules in a run.
 func Check(r *Run) []Violation {
 	c := &checker{
 		run: r, ids: make(map[place]string), made: make(map[place]made), deleted: make(map[place]time.Duration),
-		removed: make(map[place]*Op), attempts: make(map[place][]*Op), undone: make(map[place][]undone),
+		removed: make(map[place]*Op), attempts: make(map[place][]*Op), undone: make(map[place][]undone), unplaced: make(map[origin]int),
 	}
 	c.failovers()
 	c.gather()
+	c.deliveries()
+	c.versions()
+	c.list()
 	c.sessions()
 	c.rising()
 	c.states()
@@ -85,6 +96,12 @@ func Check(r *Run) []Violation {
 	}
 	for _, m := range r.Missing {
 		c.add(Violation{Rule: Objects, Text: m})
+	}
+	for _, key := range r.Left {
+		c.add(Violation{Rule: Leftovers, Text: key})
+	}
+	if r.Unsound != "" {
+		c.add(Violation{Rule: Sound, Text: r.Unsound})
 	}
 	return c.found
 }
@@ -118,6 +135,9 @@ func (c *checker) gather() {
 	}
 	for _, s := range c.run.States {
 		for name, box := range s.Boxes {
+			if ownName(name) {
+				continue
+			}
 			for _, m := range box.Mails {
 				c.name(place{name, m.UID}, m.ID, 0)
 			}
@@ -207,6 +227,16 @@ func (c *checker) rising() {
 	validity := make(map[string]uint32)
 	for i := range c.run.Ops {
 		o := &c.run.Ops[i]
+		for _, n := range o.Counts {
+			if c.forgetful() {
+				break // STATUS tells of a mailbox that PostgreSQL set back as it is, until somebody selects or changes it
+			}
+			uids[n.Mailbox] = append(uids[n.Mailbox], stamp{o.Start, false, uint64(n.Next), o})
+			modseqs[n.Mailbox] = append(modseqs[n.Mailbox], stamp{o.Start, false, n.ModSeq + 1, o}, stamp{o.End, true, n.ModSeq, o})
+		}
+		if o.Space != "" {
+			continue // what has such a name is now this mailbox, now that
+		}
 		box := o.target()
 		if o.UIDValidity != 0 {
 			if known := validity[box]; known != 0 && known != o.UIDValidity {
@@ -231,6 +261,8 @@ func (c *checker) rising() {
 			modseqs[box] = append(modseqs[box], stamp{o.Start, false, o.HighestModSeq + 1, o}, stamp{o.End, true, o.HighestModSeq, o})
 		}
 	}
+	maps.DeleteFunc(uids, func(box string, _ []stamp) bool { return ownName(box) })
+	maps.DeleteFunc(modseqs, func(box string, _ []stamp) bool { return ownName(box) })
 	for box, stamps := range uids {
 		c.beyond(UIDRising, "UID", box, stamps)
 	}

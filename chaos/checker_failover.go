@@ -134,7 +134,7 @@ func (c *checker) goesOn() {
 		for i := range c.run.Ops {
 			o := &c.run.Ops[i]
 			k, ok := f.Boxes[o.target()]
-			if !ok || o.Start < f.Until || o.Result != OK {
+			if !ok || o.Start < f.Until || o.Result != OK || o.Space != "" {
 				continue
 			}
 			if slices.ContainsFunc(o.Made, k.lostUID) {
@@ -144,7 +144,8 @@ func (c *checker) goesOn() {
 		}
 		for _, s := range c.run.States {
 			for name, k := range f.Boxes {
-				if box, ok := s.Boxes[name]; ok {
+				// What nobody has written to since is as it was.
+				if box, ok := s.Boxes[name]; ok && slices.Contains(boxes(), name) {
 					c.arrives(f, s.Node, name, k, box)
 				}
 			}

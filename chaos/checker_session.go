@@ -11,6 +11,7 @@ type view struct {
 	mailbox string
 	uids    []uint32 // by sequence number; 0: not said yet
 	modseqs map[uint32]uint64
+	flags   map[uint32][]string // as told last
 	gone    map[uint32]bool
 	since   time.Duration // start of the last NOOP, whose news are not compared yet; -1: none
 	quiet   bool
@@ -25,10 +26,17 @@ func (c *checker) sessions() {
 		o := &c.run.Ops[i]
 		v := views[o.Conn]
 		if v == nil || o.Name == "SELECT" {
-			v = &view{mailbox: o.Mailbox, modseqs: make(map[uint32]uint64), gone: make(map[uint32]bool), since: -1}
+			v = newView(o, views[o.Resumes])
 			views[o.Conn] = v
 		}
-		for _, t := range o.Told {
+		if o.Resumes != 0 && c.forgetful() {
+			v.restored(o)
+		}
+		before := slices.Clone(v.uids)
+		for i, t := range v.inOrder(o) {
+			if o.Found != nil && i == o.Found.After {
+				before = c.lists(v, o)
+			}
 			if wrong := v.told(o, t); wrong != "" {
 				c.add(Violation{
 					Rule: Sequence, Text: fmt.Sprintf("client %d on node %d, %s of %s at %.3f: %s", o.Client, o.Node, o.Name, v.mailbox, o.Start.Seconds(), wrong),
@@ -48,6 +56,11 @@ func (c *checker) sessions() {
 		if o.Result != OK {
 			continue
 		}
+		if o.Found != nil && o.Found.After >= len(o.Told) {
+			before = c.lists(v, o)
+		}
+		c.resumed(v, o)
+		c.searched(v, before, o)
 		if o.Name == "IDLE" && o.Quiet {
 			c.hears(v, o)
 		}
@@ -77,8 +90,16 @@ func (v *view) told(o *Op, t Told) string {
 			return fmt.Sprintf("%v of %d", t, len(v.uids))
 		}
 		v.gone[v.uids[t.Num-1]] = v.uids[t.Num-1] != 0
+		delete(v.flags, v.uids[t.Num-1])
 		v.uids = slices.Delete(v.uids, int(t.Num)-1, int(t.Num))
 	case Vanished:
+		if t.Earlier {
+			v.uids = slices.DeleteFunc(v.uids, func(uid uint32) bool { return uid != 0 && slices.Contains(t.UIDs, uid) })
+			for _, uid := range t.UIDs {
+				delete(v.flags, uid)
+			}
+			return ""
+		}
 		for _, uid := range t.UIDs {
 			if wrong := v.vanished(uid); wrong != "" {
 				return wrong
@@ -99,6 +120,7 @@ func (v *view) vanished(uid uint32) string {
 		return fmt.Sprintf("VANISHED %d, of which the client was never told", uid)
 	}
 	v.gone[uid] = true
+	delete(v.flags, uid)
 	v.uids = slices.Delete(v.uids, i, i+1)
 	return ""
 }
@@ -128,6 +150,9 @@ func (v *view) fetched(t Told) string {
 	}
 	if t.UID == 0 {
 		return ""
+	}
+	if t.Flags != nil {
+		v.flags[t.UID] = t.Flags
 	}
 	i := int(t.Num) - 1
 	if known := v.uids[i]; known != 0 && known != t.UID {
@@ -190,6 +215,9 @@ func (c *checker) sees(v *view, o *Op) {
 			At: o.End, Conn: o.Conn, Mailbox: p.mailbox, UID: p.uid,
 		})
 	}
+	if v.quiet {
+		c.sameFlags(v, o)
+	}
 	if want, ok := c.final(v.mailbox); v.quiet && ok && !slices.Equal(v.uids, want) {
 		c.add(Violation{
 			Rule: SameForAll, Text: fmt.Sprintf("client %d on node %d knows %s as %v, node %d has %v", o.Client, o.Node, v.mailbox, v.uids, c.run.States[0].Node, want),
@@ -212,6 +240,7 @@ func (c *checker) final(mailbox string) ([]uint32, bool) {
 
 // hears checks that a client in IDLE was told all, when nothing changed any more. It may not have asked for all UIDs yet.
 func (c *checker) hears(v *view, o *Op) {
+	c.sameFlags(v, o)
 	if want, ok := c.final(v.mailbox); ok && !knows(v.uids, want) {
 		c.add(Violation{
 			Rule: SameForAll, Text: fmt.Sprintf("client %d on node %d was told in IDLE that %s is %v, it is %v", o.Client, o.Node, v.mailbox, v.uids, want),

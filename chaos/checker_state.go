@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -115,7 +116,7 @@ func (c *checker) account() {
 			seen[origin{p.mailbox, id}]++
 		}
 	}
-	can, must := make(map[origin]int), make(map[origin]int)
+	can, must := maps.Clone(c.unplaced), make(map[origin]int)
 	for i := range c.run.Ops {
 		if o := &c.run.Ops[i]; o.Result == InDoubt {
 			c.doubt(o, there, can, must)

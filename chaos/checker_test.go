@@ -173,6 +173,44 @@ func TestCheck(t *testing.T) {
 		}},
 		{"STATUS miscounts", Counters, func(r *Run) { both(r, func(b map[string]Box) { a := b["A"]; a.Unseen = 0; b["A"] = a }) }},
 		{"the quota miscounts", Counters, func(r *Run) { r.Bytes-- }},
+		{"a modseq is two states", OneState, func(r *Run) { r.Ops[8].Told[0].Flags = []string{"x"} }},
+		{"a modseq is two counts", OneState, func(r *Run) {
+			one := Count{Mailbox: "A", ID: "F1", Messages: 1, Next: 9, ModSeq: 9}
+			other := one
+			other.Messages = 2
+			r.Ops[1].Counts, r.Ops[2].Counts = []Count{one}, []Count{other}
+		}},
+		{"a search that finds all", "", func(r *Run) {
+			r.Ops = append(r.Ops, Op{Client: 3, Conn: 3, Node: 1, Name: "UID SEARCH", Mailbox: "A", Start: 46 * ms, End: 47 * ms, Result: OK, Found: &Found{UIDs: []uint32{1}, Min: 1, Max: 1, Count: 1}})
+		}},
+		{"a search finds too little", Searches, func(r *Run) {
+			r.Ops = append(r.Ops, Op{Client: 3, Conn: 3, Node: 1, Name: "UID SEARCH", Mailbox: "A", Start: 46 * ms, End: 47 * ms, Result: OK, Found: &Found{Subject: "a"}})
+		}},
+		{"a search finds a stranger", Searches, func(r *Run) {
+			r.Ops = append(r.Ops, Op{Client: 3, Conn: 3, Node: 1, Name: "UID SEARCH", Mailbox: "A", Start: 46 * ms, End: 47 * ms, Result: OK, Found: &Found{UIDs: []uint32{1, 9}, Min: 1, Max: 9, Count: 2}})
+		}},
+		{"a client comes back", "", func(r *Run) { r.Ops = append(r.Ops, back2(vanished(2, 3))...) }},
+		{"a client comes back and is not told of what vanished", Sequence, func(r *Run) { r.Ops = append(r.Ops, back2(vanished(2))...) }},
+		{"a client comes back and is not told of a message", SameForAll, func(r *Run) {
+			ops := back2(vanished(2, 3))
+			ops[1].Told[0] = exists(2)
+			r.Ops = append(r.Ops, ops...)
+		}},
+		{"a client comes back and is not told of a flag", SameForAll, func(r *Run) {
+			ops := back2(vanished(2, 3))
+			ops[0].Told[1].Flags = []string{"client2"}
+			r.Ops = append(r.Ops, ops...)
+		}},
+		{"a mail is delivered", "", delivered(1)},
+		{"a mail that was taken is not there", NothingLost, delivered(0)},
+		{"a mail is delivered twice", Once, delivered(2)},
+		{"a mailbox is made, renamed and listed", "", listed(nil)},
+		{"a mailbox is still there under its old name", Lists, listed(func(ops []Op) { ops[2].Counts[0].Mailbox = "names1.a" })},
+		{"a mailbox is another", Lists, listed(func(ops []Op) { ops[2].Counts[0].ID = "F9" })},
+		{"a mailbox that is there can be made", Lists, listed(func(ops []Op) { ops[3].Result = OK })},
+		{"a mailbox lost its mail", NothingLost, listed(func(ops []Op) { ops[2].Counts[0].Messages = 0 })},
+		{"an object is left", Leftovers, func(r *Run) { r.Left = []string{"key"} }},
+		{"starling check finds something", Sound, func(r *Run) { r.Unsound = "counters" }},
 		{"an object is missing", Objects, func(r *Run) { r.Missing = []string{"A 1"} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -187,6 +225,56 @@ func TestCheck(t *testing.T) {
 				t.Errorf("found %v, and not that %q is broken", found, c.rule)
 			}
 		})
+	}
+}
+
+// back2 is a client that comes back with three messages of which one is left, and what it is told vanished.
+func back2(gone Told) []Op {
+	gone.Earlier = true
+	knew := []Told{exists(3), fetched(1, 1, 4, "a", "client1"), fetched(2, 2, 3, "b"), fetched(3, 3, 5, "c")}
+	return []Op{
+		{Client: 4, Conn: 4, Node: 1, Name: "SELECT", Mailbox: "A", Start: 22 * ms, End: 23 * ms, Result: OK, UIDValidity: 7, UIDNext: 4, HighestModSeq: 5, Told: knew},
+		{Client: 4, Conn: 5, Node: 2, Name: "SELECT", Mailbox: "A", Start: 50 * ms, End: 51 * ms, Result: OK, UIDValidity: 7, UIDNext: 4, HighestModSeq: 8, Resumes: 4, Takes: true, Whole: true, Told: []Told{exists(1), gone}},
+		{Client: 4, Conn: 5, Node: 2, Name: "NOOP", Mailbox: "A", Quiet: true, Start: 52 * ms, End: 53 * ms, Result: OK},
+	}
+}
+
+// delivered has a mail taken by LMTP that arrives so often.
+func delivered(times int) func(r *Run) {
+	return func(r *Run) {
+		r.Ops = append(r.Ops, Op{Client: 9, Conn: -9, Node: 1, Name: "LMTP", To: "B", ID: "d9-1.", Start: 30 * ms, End: 31 * ms, Result: OK})
+		for i := range r.States {
+			b := r.States[i].Boxes["B"]
+			for range times {
+				b.Mails = append(b.Mails, Mail{UID: b.UIDNext, ModSeq: 9, ID: "d9-1.", Size: 5})
+				b.UIDNext++
+				b.Messages, b.Unseen, b.Size = b.Messages+1, b.Unseen+1, b.Size+5
+			}
+			r.States[i].Boxes["B"] = b
+		}
+		r.Messages, r.Bytes = r.Messages+int64(times), r.Bytes+int64(5*times)
+	}
+}
+
+// listed has a mailbox made, filled, renamed and listed, and its name taken then.
+func listed(spoil func(ops []Op)) func(r *Run) {
+	return func(r *Run) {
+		op := func(i int, o Op) Op {
+			o.Client, o.Conn, o.Node, o.Space = 8, 8, 1, "names1."
+			o.Start, o.End = time.Duration(30+2*i)*ms, time.Duration(31+2*i)*ms
+			return o
+		}
+		ops := []Op{
+			op(0, Op{Name: "CREATE", To: "names1.a", Result: OK, MailboxID: "F3"}),
+			op(2, Op{Name: "RENAME", To: "names1.a", Renamed: "names1.b", Result: OK}),
+			op(3, Op{Name: "LIST", Result: OK, Counts: []Count{{Mailbox: "names1.b", ID: "F3", Messages: 1, UIDValidity: 77, Next: 2, ModSeq: 2}}}),
+			op(4, Op{Name: "CREATE", To: "names1.b", Result: NO}),
+		}
+		if spoil != nil {
+			spoil(ops)
+		}
+		put := op(1, Op{Name: "PUT", To: "names1.a", ID: "8-1.", Result: OK, UIDValidity: 77, Made: []uint32{1}})
+		r.Ops = append(r.Ops, slices.Insert(ops, 1, put)...)
 	}
 }
 

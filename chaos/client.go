@@ -32,6 +32,8 @@ type client struct {
 	begin   time.Time
 	next    int
 	qresync bool
+	idler   bool // it only waits in IDLE
+	late    bool // it is not there for the last changes, and comes back after them
 
 	wire    *wire
 	conn    int
@@ -39,6 +41,10 @@ type client struct {
 	mailbox string
 	uids    []uint32          // as the client understands what it is told; 0: not known
 	ids     map[uint32]string // of those
+	valid   uint32            // UIDVALIDITY
+	modseq  uint64            // up to which the client was told all
+	exists  int               // as said last
+	slice   string            // what a slice of a body has to be
 	ops     []Op
 	refused int // connections and logins that failed
 }
@@ -69,11 +75,14 @@ func (c *client) connect(node int, mailbox string) error {
 		}
 	}
 	c.wire, c.node, c.conn = w, node, int(c.conns.Add(1))
+	if mailbox == "" {
+		return nil
+	}
 	return c.choose(mailbox)
 }
 
 func (c *client) choose(mailbox string) error {
-	c.mailbox, c.uids, c.ids = mailbox, nil, make(map[uint32]string)
+	c.mailbox, c.uids, c.ids, c.exists, c.valid, c.modseq = mailbox, nil, make(map[uint32]string), 0, 0, 0
 	o := c.do(Op{Name: "SELECT"}, "SELECT "+mailbox)
 	if o.Result == OK {
 		return c.news()
@@ -109,9 +118,27 @@ func (c *client) record(o Op, err error) *Op {
 	} else {
 		o.note(o.Answer)
 		o.Result = result(o.Answer)
+		c.learn(&o)
 	}
 	c.ops = append(c.ops, o)
 	return &c.ops[len(c.ops)-1]
+}
+
+// learn notes up to which modseq the client was told all: by HIGHESTMODSEQ, or else by what a command that was answered told
+// (RFC 7162 §3.2.5).
+func (c *client) learn(o *Op) {
+	if o.Result != OK {
+		return
+	}
+	if o.Name == "SELECT" {
+		c.valid, c.modseq = o.UIDValidity, o.HighestModSeq
+	}
+	for _, t := range o.Told {
+		c.modseq = max(c.modseq, t.ModSeq)
+	}
+	if o.Known != 0 {
+		c.modseq = o.Known
+	}
 }
 
 // take takes an untagged response in, as a client does.
@@ -119,23 +146,36 @@ func (c *client) take(o *Op, r response) {
 	t, _, ok := parse(r)
 	if !ok {
 		o.note(r.line) // MOVE tells its COPYUID so, too
+		if f := o.Found; f != nil && esearch.MatchString(r.line) {
+			f.After = len(o.Told)
+			c.uids = f.all(c.uids)
+		}
 		return
+	}
+	if c.slice != "" && t.Kind == Fetched && len(r.literals) == 1 {
+		t.Corrupt = r.literals[0] != c.slice
 	}
 	o.Told = append(o.Told, t)
 	switch t.Kind {
 	case Exists:
-		for len(c.uids) < int(t.Num) {
-			c.uids = append(c.uids, 0)
-		}
+		c.exists = int(t.Num)
+		c.fill()
 	case Expunge:
 		if i := int(t.Num) - 1; i >= 0 && i < len(c.uids) {
 			c.uids = slices.Delete(c.uids, i, i+1)
 		}
 	case Vanished:
 		for _, uid := range t.UIDs {
-			if i := slotOf(c.uids, uid); i >= 0 {
+			i := slotOf(c.uids, uid)
+			if t.Earlier { // it may not have known it
+				i = slices.Index(c.uids, uid)
+			}
+			if i >= 0 {
 				c.uids = slices.Delete(c.uids, i, i+1)
 			}
+		}
+		if t.Earlier {
+			c.fill() // EXISTS came before it
 		}
 	case Fetched:
 		if i := int(t.Num) - 1; i >= 0 && i < len(c.uids) && t.UID != 0 {
@@ -144,6 +184,13 @@ func (c *client) take(o *Op, r response) {
 		if t.ID != "" {
 			c.ids[t.UID] = t.ID
 		}
+	}
+}
+
+// fill makes the list of UIDs as long as EXISTS said that it is.
+func (c *client) fill() {
+	for len(c.uids) < c.exists {
+		c.uids = append(c.uids, 0)
 	}
 }
 
@@ -182,7 +229,7 @@ func (c *client) some() []uint32 {
 func (c *client) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if c.wire == nil {
-			if err := c.connect(c.random.IntN(len(c.nodes)), boxes()[c.random.IntN(len(boxes()))]); err != nil {
+			if err := c.come(); err != nil {
 				c.refused++
 				pause(ctx, 50*time.Millisecond)
 			}
@@ -190,6 +237,18 @@ func (c *client) run(ctx context.Context) {
 		}
 		c.step(ctx)
 	}
+	if c.late {
+		c.drop()
+	}
+}
+
+// come connects to any node: anew, or with what it knows of a mailbox.
+func (c *client) come() error {
+	node := c.random.IntN(len(c.nodes))
+	if c.mailbox != "" && c.random.IntN(2) == 0 {
+		return c.resync(node, false)
+	}
+	return c.connect(node, boxes()[c.random.IntN(len(boxes()))])
 }
 
 // pause waits, at most so long.
@@ -204,8 +263,12 @@ func pause(ctx context.Context, d time.Duration) {
 
 // step sends one command, and often asks for news after it.
 func (c *client) step(ctx context.Context) {
+	if c.idler {
+		c.idle(ctx, time.Duration(c.random.IntN(3000))*time.Millisecond, nil)
+		return
+	}
 	uids, other := c.some(), boxes()[c.random.IntN(len(boxes()))]
-	what := c.random.IntN(100)
+	what := c.random.IntN(114)
 	if len(uids) == 0 && what >= 25 && what < 80 {
 		what = 0
 	}
@@ -236,6 +299,18 @@ func (c *client) step(ctx context.Context) {
 		c.idle(ctx, time.Duration(c.random.IntN(800))*time.Millisecond, nil)
 	case what < 94:
 		_ = c.choose(other) // what fails is written down
+	case what < 98:
+		c.search()
+	case what < 101:
+		c.status(other)
+	case what < 104:
+		c.list()
+	case what < 108:
+		c.slices()
+	case what < 114:
+		if err := c.resync(c.random.IntN(len(c.nodes)), false); err != nil {
+			c.refused++
+		}
 	}
 	if c.wire != nil && c.random.IntN(2) == 0 {
 		c.sync(false)
@@ -245,7 +320,10 @@ func (c *client) step(ctx context.Context) {
 // append appends a message of its own.
 func (c *client) append(mailbox, flags string) {
 	c.next++
-	o := Op{Name: "APPEND", To: mailbox, ID: fmt.Sprintf("%d-%d", c.no, c.next)}
+	o := Op{Name: "APPEND", To: mailbox, ID: fmt.Sprintf("%d-%d.", c.no, c.next)}
+	if c.random.IntN(30) == 0 {
+		o.ID = bigMail + o.ID
+	}
 	c.do(o, fmt.Sprintf("APPEND %s (%s) %s", mailbox, flags, literal(mail(o.ID))))
 }
 

@@ -39,6 +39,7 @@ type Told struct {
 	Kind    ToldKind
 	Num     uint32   // EXISTS: how many; EXPUNGE, FETCH: the sequence number
 	UIDs    []uint32 // VANISHED
+	Earlier bool     // VANISHED (EARLIER)
 	UID     uint32   // FETCH, from here on; 0: not said
 	ModSeq  uint64   // 0: not said
 	Flags   []string // lower case, sorted; nil: not said
@@ -53,6 +54,9 @@ func (t Told) String() string {
 	case Expunge:
 		return fmt.Sprintf("%d EXPUNGE", t.Num)
 	case Vanished:
+		if t.Earlier {
+			return fmt.Sprintf("VANISHED (EARLIER) %v", t.UIDs)
+		}
 		return fmt.Sprintf("VANISHED %v", t.UIDs)
 	}
 	s := fmt.Sprintf("%d FETCH (UID %d MODSEQ %d", t.Num, t.UID, t.ModSeq)
@@ -76,6 +80,8 @@ type Op struct {
 	To                 string   // of APPEND, COPY and MOVE; empty: Mailbox
 	UIDs               []uint32 // named by the client
 	ID                 string   // of what is appended
+	Space              string   // of names of mailboxes that only this client changes
+	Renamed            string   // RENAME: what To is called then
 	Flag               string   // STORE: set or taken away
 	Add                bool
 	Quiet              bool // NOOP, IDLE: nothing changes any more, and time enough was given
@@ -84,11 +90,41 @@ type Op struct {
 	Result     Result
 	Answer     string // the text of it
 
-	UIDValidity, UIDNext uint32 // SELECT, APPEND, COPY and MOVE, as far as they say so
-	HighestModSeq        uint64
+	UIDValidity, UIDNext uint32   // SELECT, APPEND, COPY and MOVE, as far as they say so
+	HighestModSeq        uint64   // SELECT
+	Known                uint64   // HIGHESTMODSEQ of other commands: up to where the client was told all
 	From, Made           []uint32 // UIDs of COPYUID; of APPENDUID in Made
+	MailboxID            string   // CREATE, SELECT
 
-	Told []Told
+	// Resumes is the connection whose knowledge of the mailbox the client took along to this SELECT; 0: none. Takes: the list
+	// of messages too, to be told what vanished. Whole: without saying which it knows, so that it is told of all that came.
+	Resumes      int
+	Takes, Whole bool
+
+	Told   []Told
+	Found  *Found  // UID SEARCH
+	Counts []Count // STATUS and LIST
+}
+
+// Found is what a search found.
+type Found struct {
+	Subject         string // that was searched for; empty: all
+	UIDs            []uint32
+	Min, Max, Count uint32
+	After           int // how many responses of Told came before it
+}
+
+// Count is what STATUS says of a mailbox.
+type Count struct {
+	Mailbox, ID                                  string
+	Messages, Unseen, Deleted, UIDValidity, Next uint32
+	Size                                         int64
+	ModSeq                                       uint64
+}
+
+func (c Count) String() string {
+	return fmt.Sprintf("%s (%s, UIDVALIDITY %d, UIDNEXT %d, HIGHESTMODSEQ %d): %d messages, %d unseen, %d deleted, %d octets",
+		c.Mailbox, c.ID, c.UIDValidity, c.Next, c.ModSeq, c.Messages, c.Unseen, c.Deleted, c.Size)
 }
 
 func (o *Op) String() string {
@@ -97,7 +133,7 @@ func (o *Op) String() string {
 	if o.UIDs != nil {
 		fmt.Fprintf(&b, " %v", o.UIDs)
 	}
-	for _, word := range []string{o.ID, o.To} {
+	for _, word := range []string{o.ID, o.To, o.Renamed} {
 		if word != "" {
 			b.WriteString(" " + word)
 		}
@@ -109,7 +145,16 @@ func (o *Op) String() string {
 		}
 		b.WriteString(" " + sign + o.Flag)
 	}
+	if o.Resumes != 0 {
+		fmt.Fprintf(&b, " as conn %d knew it", o.Resumes)
+	}
 	fmt.Fprintf(&b, " → %v %s", o.Result, o.Answer)
+	if o.Found != nil {
+		fmt.Fprintf(&b, " found %v of %q", o.Found.UIDs, o.Found.Subject)
+	}
+	for _, c := range o.Counts {
+		fmt.Fprintf(&b, "\n%24s%v", "", c)
+	}
 	for i, t := range o.Told {
 		if i == 12 {
 			fmt.Fprintf(&b, "\n%24s… %d more", "", len(o.Told)-i)
@@ -132,6 +177,7 @@ type Mail struct {
 
 // Box is a mailbox as it is found in the end: what SELECT and STATUS say of it, and its messages by UID.
 type Box struct {
+	ID                        string // MAILBOXID; empty: not asked for
 	UIDValidity, UIDNext      uint32
 	HighestModSeq             uint64
 	Messages, Unseen, Deleted uint32
@@ -155,6 +201,10 @@ type Run struct {
 	Bytes, Messages int64
 	// Missing are the messages whose objects are not there, whether clients see them or not.
 	Missing []string
+	// Left are the objects that no message names when the collector has nothing more to do.
+	Left []string
+	// Unsound is what starling check found, if it did not find all well.
+	Unsound string
 }
 
 // Excerpt is the part of the history that a violation is about, to be read.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -86,13 +85,12 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 		o.Faults = Schedule(o.Seed, o.Time)
 	}
 	o.Patience = cmp.Or(o.Patience, 20*time.Second)
-	all := c.clients(user, o)
-	clients, ringer := all[:o.Clients], all[o.Clients]
-	b := &breaker{cluster: c, account: account, begin: ringer.begin, done: make(map[Kind]int)}
+	all := c.crowd(user, o)
+	b := &breaker{cluster: c, account: account, begin: all.ringer.begin, done: make(map[Kind]int)}
 	working, cancel := context.WithTimeout(ctx, o.Time)
 	defer cancel()
 	var running sync.WaitGroup
-	for _, one := range clients {
+	for _, one := range all.runners() {
 		running.Go(func() { one.run(working) })
 	}
 	running.Go(func() { b.run(working, o.Faults) })
@@ -104,15 +102,11 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 		return nil, Figures{}, err
 	}
 	r := &Run{Failovers: b.failovers}
-	if r.States, err = c.quiet(account, user, ringer, clients, o.Patience); err != nil {
+	if r.States, err = c.quiet(account, user, all, o.Patience); err != nil {
 		return nil, Figures{}, err
 	}
 	f := Figures{Faults: b.done, Commands: make(map[string]int), Cuts: c.cuts()}
-	for _, one := range append(clients, ringer) {
-		r.Ops = append(r.Ops, one.ops...)
-		f.Refused += one.refused
-		one.drop()
-	}
+	all.gather(r, &f)
 	for i := range r.Ops {
 		f.Commands[r.Ops[i].Name+" "+r.Ops[i].Result.String()]++
 		f.Told += len(r.Ops[i].Told)
@@ -122,7 +116,13 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 		return nil, Figures{}, err
 	}
 	r.Bytes, r.Messages, f.Messages = used.Bytes, used.Messages, int(used.Messages)
-	r.Missing, err = c.missing(ctx, account)
+	if r.Missing, err = c.missing(ctx, account); err != nil {
+		return nil, Figures{}, err
+	}
+	if r.Left, err = c.leftovers(ctx, account); err != nil {
+		return nil, Figures{}, err
+	}
+	r.Unsound, err = c.check(ctx, user)
 	return r, f, err
 }
 
@@ -143,22 +143,6 @@ func (c *Cluster) account(ctx context.Context, user string) (metadata.AccountID,
 	return a.ID, err
 }
 
-func (c *Cluster) clients(user string, o Options) []*client {
-	var addresses []string
-	for _, n := range c.Nodes {
-		addresses = append(addresses, n.Links.Clients.Addr())
-	}
-	clients := make([]*client, o.Clients+1) // and one more, for the last changes
-	conns, begin := new(atomic.Int64), time.Now()
-	for i := range clients {
-		clients[i] = &client{
-			no: i + 1, user: user, nodes: addresses, random: rand.New(rand.NewPCG(o.Seed, uint64(i)+1)), //nolint:gosec // to be repeated
-			conns: conns, begin: begin, qresync: i%2 == 0,
-		}
-	}
-	return clients
-}
-
 func (c *Cluster) cuts() int {
 	n := 0
 	for _, p := range c.Routes {
@@ -174,11 +158,15 @@ func (c *Cluster) cuts() int {
 
 // quiet returns what each node shows when nothing changes any more, and lets the clients ask for their last news: a
 // command whose client has given up may still be carried out.
-func (c *Cluster) quiet(account metadata.AccountID, user string, ringer *client, clients []*client, patience time.Duration) ([]State, error) {
+func (c *Cluster) quiet(account metadata.AccountID, user string, all *crowd, patience time.Duration) ([]State, error) {
 	const tries = 20
 	var last []State
+	clients := all.clients
 	for range tries {
-		before, err := c.ring(account, ringer, clients, patience)
+		if err := all.finish(); err != nil {
+			return nil, err
+		}
+		before, err := c.ring(account, all.ringer, clients, patience)
 		if err != nil {
 			return nil, err
 		}
@@ -215,11 +203,13 @@ func (c *Cluster) uids(account metadata.AccountID) (map[string][]uint32, error) 
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	found := make(map[string][]uint32)
-	for _, name := range boxes() {
-		box, err := c.DB.MailboxByName(ctx, account, name)
-		if err != nil {
-			return nil, err
-		}
+	list, err := c.DB.List(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list.Mailboxes {
+		box, name := &list.Mailboxes[i], list.Mailboxes[i].Name
+		found[name] = nil
 		loaded, err := c.DB.Load(ctx, account, box.ID, metadata.Version{})
 		if err != nil {
 			return nil, err
@@ -273,6 +263,9 @@ func (c *Cluster) last(account metadata.AccountID, ringer *client) (map[string][
 // on the connection that the client has, or else on a new one.
 func (c *client) hear(final *atomic.Pointer[map[string][]uint32], patience time.Duration, entered func()) error {
 	defer entered()
+	if c.late {
+		return nil // it comes back when all is over
+	}
 	const tries = 3 // the connection may have been broken before all was mended
 	for range tries {
 		if c.wire == nil {
@@ -300,8 +293,13 @@ func knows(list, uids []uint32) bool {
 	return len(list) == len(uids) && !slices.ContainsFunc(uids, func(uid uint32) bool { return slotOf(list, uid) < 0 })
 }
 
-// last asks for the last news.
+// last asks for the last news, or comes back for them.
 func (c *client) last() error {
+	if c.late {
+		if err := c.resync(c.no%Nodes, true); err != nil {
+			return fmt.Errorf("client %d, after all is mended: %w", c.no, err)
+		}
+	}
 	if c.wire != nil {
 		c.sync(true)
 	}
@@ -320,15 +318,24 @@ func (c *Cluster) inspect(user string) ([]State, error) {
 		reading.Go(func() {
 			states[i] = State{Node: n.No, Boxes: make(map[string]Box)}
 			reader := &client{user: user, nodes: []string{n.Links.Clients.Addr()}, conns: new(atomic.Int64), ids: make(map[uint32]string)}
-			for _, name := range boxes() {
-				box, err := reader.read(name)
+			defer reader.drop()
+			if errs[i] = reader.connect(0, ""); errs[i] != nil {
+				return
+			}
+			reader.list()
+			list := reader.ops[len(reader.ops)-1]
+			if list.Result != OK {
+				errs[i] = fmt.Errorf("list mailboxes on node %d: %s", n.No, list.Answer)
+				return
+			}
+			for _, count := range list.Counts {
+				box, err := reader.read(count.Mailbox)
 				if err != nil {
-					errs[i] = fmt.Errorf("read %s on node %d: %w", name, n.No, err)
+					errs[i] = fmt.Errorf("read %s on node %d: %w", count.Mailbox, n.No, err)
 					break
 				}
-				states[i].Boxes[name] = box
+				states[i].Boxes[count.Mailbox] = box
 			}
-			reader.drop()
 		})
 	}
 	reading.Wait()
@@ -342,7 +349,7 @@ func (c *client) read(name string) (Box, error) {
 		return Box{}, err
 	}
 	selected := c.ops[slices.IndexFunc(c.ops, func(o Op) bool { return o.Name == "SELECT" && o.Mailbox == name })]
-	box := Box{UIDValidity: selected.UIDValidity, UIDNext: selected.UIDNext, HighestModSeq: selected.HighestModSeq}
+	box := Box{ID: selected.MailboxID, UIDValidity: selected.UIDValidity, UIDNext: selected.UIDNext, HighestModSeq: selected.HighestModSeq}
 	ask := func(text string, each func(response)) error {
 		answer, err := "", c.wire.send(text)
 		if err == nil {
@@ -397,14 +404,9 @@ func (c *Cluster) missing(ctx context.Context, account metadata.AccountID) ([]st
 	if err != nil {
 		return nil, err
 	}
-	there := make(map[blobstore.Object]bool)
-	for info, err := range c.Blobs.List(ctx, blobstore.AccountPrefix(int64(account)), "") {
-		if err != nil {
-			return nil, err
-		}
-		if object, ok := info.Key.Object(); ok {
-			there[object] = true
-		}
+	there, err := c.objectsOf(ctx, account)
+	if err != nil {
+		return nil, err
 	}
 	// What the collector has taken away meanwhile, rows first, is no more named now.
 	after, err := c.rows(ctx, account)
@@ -419,6 +421,20 @@ func (c *Cluster) missing(ctx context.Context, account metadata.AccountID) ([]st
 	}
 	slices.Sort(missing)
 	return missing, nil
+}
+
+// objectsOf are an account's objects that are there.
+func (c *Cluster) objectsOf(ctx context.Context, account metadata.AccountID) (map[blobstore.Object]bool, error) {
+	there := make(map[blobstore.Object]bool)
+	for info, err := range c.Blobs.List(ctx, blobstore.AccountPrefix(int64(account)), "") {
+		if err != nil {
+			return nil, err
+		}
+		if object, ok := info.Key.Object(); ok {
+			there[object] = true
+		}
+	}
+	return there, nil
 }
 
 // rows are the objects that an account's messages name.

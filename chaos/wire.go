@@ -16,6 +16,20 @@ import (
 	"time"
 )
 
+// The first letter of the ID of a message that is not a common one.
+const (
+	bigMail       = "b" // so long that it is read in slices
+	deliveredMail = "d" // by LMTP, which puts a few lines before it
+)
+
+// isMail says whether a text is the message with an ID.
+func isMail(text, id string) bool {
+	if strings.HasPrefix(id, deliveredMail) {
+		return strings.HasPrefix(text, "Return-Path: <") && strings.HasSuffix(text, "\r\n"+mail(id))
+	}
+	return text == mail(id)
+}
+
 // mail is the one message that has this ID: nearly all short, some long.
 func mail(id string) string {
 	var seed [32]byte
@@ -23,7 +37,11 @@ func mail(id string) string {
 	random := rand.New(rand.NewChaCha8(seed)) //nolint:gosec // the same for the same ID
 	var b strings.Builder
 	fmt.Fprintf(&b, "From: client@example.org\r\nSubject: %s\r\n\r\n", id)
-	for range random.IntN(1 << random.IntN(12)) {
+	lines := random.IntN(1 << random.IntN(12))
+	if strings.HasPrefix(id, bigMail) {
+		lines = 5_000 + random.IntN(10_000)
+	}
+	for range lines {
 		fmt.Fprintf(&b, "%x %x %x\r\n", random.Uint64(), random.Uint64(), random.Uint64())
 	}
 	return b.String()
@@ -132,7 +150,12 @@ var (
 	itemModSeq = regexp.MustCompile(`\bMODSEQ \((\d+)\)`)
 	itemFlags  = regexp.MustCompile(`\bFLAGS \(([^)]*)\)`)
 	itemSize   = regexp.MustCompile(`\bRFC822\.SIZE (\d+)`)
-	itemBody   = regexp.MustCompile(`BODY\[([^]]*)\] \{\d+\}`)
+	itemBody   = regexp.MustCompile(`BODY\[([^]]*)\](<\d+>)? \{\d+\}`)
+	mailboxID  = regexp.MustCompile(`\[MAILBOXID \(([^)]+)\)\]`)
+	esearch    = regexp.MustCompile(`^\* ESEARCH \(TAG "t\d+"\) UID\b`)
+	esearchHas = regexp.MustCompile(` (MIN|MAX|COUNT|ALL) ([0-9:,]+)`)
+	statusOf   = regexp.MustCompile(`^\* STATUS "?([^" ]+)"? \(([^)]*\([^)]*\)[^)]*)\)$`)
+	statusItem = regexp.MustCompile(`(\w+) \(?([\w-]+)\)?`)
 	codes      = regexp.MustCompile(`\[(UIDVALIDITY|UIDNEXT|HIGHESTMODSEQ) (\d+)\]`)
 	appendUID  = regexp.MustCompile(`\[APPENDUID (\d+) (\d+)\]`)
 	copyUID    = regexp.MustCompile(`\[COPYUID (\d+) ([0-9:,]+) ([0-9:,]+)\]`)
@@ -181,7 +204,7 @@ func setText(uids []uint32) string {
 // parse reads an untagged response, if it is one of those that are told; size is RFC822.SIZE.
 func parse(r response) (t Told, size int64, ok bool) {
 	if m := vanishing.FindStringSubmatch(r.line); m != nil {
-		return Told{Kind: Vanished, UIDs: uidSet(m[2])}, 0, m[1] == ""
+		return Told{Kind: Vanished, UIDs: uidSet(m[2]), Earlier: m[1] != ""}, 0, true
 	}
 	m := numbered.FindStringSubmatch(r.line)
 	if m == nil {
@@ -209,12 +232,46 @@ func parse(r response) (t Told, size int64, ok bool) {
 			break
 		}
 		text := r.literals[i]
+		if section[2] != "" {
+			continue // who asked for a slice knows of what
+		}
 		_, rest, _ := strings.Cut(text, "Subject: ")
 		id, _, found := strings.Cut(rest, "\r\n")
 		t.ID = id
-		t.Corrupt = t.Corrupt || !found || section[1] == "" && (text != mail(id) || size != 0 && size != int64(len(text)))
+		t.Corrupt = t.Corrupt || !found || section[1] == "" && (!isMail(text, id) || size != 0 && size != int64(len(text)))
 	}
 	return t, size, true
+}
+
+// status is what a STATUS response says.
+func status(line string) (Count, bool) {
+	m := statusOf.FindStringSubmatch(line)
+	if m == nil {
+		return Count{}, false
+	}
+	c := Count{Mailbox: m[1]}
+	for _, item := range statusItem.FindAllStringSubmatch(m[2], -1) {
+		n := number(item, 2)
+		switch item[1] {
+		case "MESSAGES":
+			c.Messages = uint32(n) //nolint:gosec // 32 bits, and so below
+		case "UNSEEN":
+			c.Unseen = uint32(n) //nolint:gosec // as above
+		case "DELETED":
+			c.Deleted = uint32(n) //nolint:gosec // as above
+		case "UIDVALIDITY":
+			c.UIDValidity = uint32(n) //nolint:gosec // as above
+		case "UIDNEXT":
+			c.Next = uint32(n) //nolint:gosec // as above
+		case "SIZE":
+			c.Size = int64(n) //nolint:gosec // sizes have 63 bits
+		case "HIGHESTMODSEQ":
+			c.ModSeq = n
+		case "MAILBOXID":
+			c.ID = item[2]
+		}
+	}
+	return c, true
 }
 
 // note takes what an answer or an untagged OK says by codes into the operation.
@@ -228,8 +285,30 @@ func (o *Op) note(text string) {
 		case "HIGHESTMODSEQ":
 			if o.Name == "SELECT" {
 				o.HighestModSeq = number(m, 2)
+			} else {
+				o.Known = number(m, 2)
 			}
 		}
+	}
+	if m := mailboxID.FindStringSubmatch(text); m != nil {
+		o.MailboxID = m[1]
+	}
+	if o.Found != nil && esearch.MatchString(text) {
+		for _, m := range esearchHas.FindAllStringSubmatch(text, -1) {
+			switch n := uint32(number(m, 2)); m[1] { //nolint:gosec // 32 bits
+			case "MIN":
+				o.Found.Min = n
+			case "MAX":
+				o.Found.Max = n
+			case "COUNT":
+				o.Found.Count = n
+			case "ALL":
+				o.Found.UIDs = uidSet(m[2])
+			}
+		}
+	}
+	if c, ok := status(text); ok {
+		o.Counts = append(o.Counts, c)
 	}
 	if m := appendUID.FindStringSubmatch(text); m != nil {
 		o.UIDValidity, o.Made = uint32(number(m, 1)), uidSet(m[2]) //nolint:gosec // 32 bits
