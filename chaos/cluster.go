@@ -25,6 +25,9 @@ import (
 // Nodes is how many nodes, and how many NATS servers, a cluster has.
 const Nodes = 3
 
+// natsPending is what may wait at a NATS server for one that reads too slowly.
+const natsPending = 1 << 20
+
 // startTime bounds the start of each part of a cluster, on a busy machine.
 const startTime = 60 * time.Second
 
@@ -49,7 +52,6 @@ type Node struct {
 	mu      sync.Mutex // one fault at a time
 	process *process
 	said    watched // by the processes before
-	started string  // the program that runs
 	stopped bool
 }
 
@@ -132,19 +134,30 @@ func (c *Cluster) startNATS(context.Context) error {
 		c.closers = append(c.closers, func() error { p.Close(); return nil })
 	}
 	for i := range c.brokers {
-		conf := natsserver.Config{Addr: "127.0.0.1:0", Cluster: "127.0.0.1:0", Advertise: c.Routes[i].Addr()}
-		for j, other := range c.Routes {
-			if j != i {
-				conf.Routes = append(conf.Routes, other.Addr())
-			}
-		}
-		broker, err := natsserver.Start(conf)
-		if err != nil {
+		if err := c.startBroker(i); err != nil {
 			return err
 		}
-		c.brokers[i] = broker
-		c.Routes[i].Backend("tcp", broker.ClusterAddr())
-		c.closers = append(c.closers, func() error { broker.Shutdown(); return nil })
+		c.closers = append(c.closers, func() error { c.brokers[i].Shutdown(); return nil })
+	}
+	return nil
+}
+
+// startBroker starts a NATS server, anew where it was ended.
+func (c *Cluster) startBroker(i int) error {
+	conf := natsserver.Config{Addr: "127.0.0.1:0", MaxPending: natsPending, Cluster: "127.0.0.1:0", Advertise: c.Routes[i].Addr()}
+	for j, other := range c.Routes {
+		if j != i {
+			conf.Routes = append(conf.Routes, other.Addr())
+		}
+	}
+	broker, err := natsserver.Start(conf)
+	if err != nil {
+		return err
+	}
+	c.brokers[i] = broker
+	c.Routes[i].Backend("tcp", broker.ClusterAddr())
+	if n := c.Nodes[i]; n != nil {
+		n.Links.NATS.Backend("tcp", broker.Addr())
 	}
 	return nil
 }
@@ -262,7 +275,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start node %d: %w", n.No, err)
 	}
-	n.process, n.stopped, n.started = p, false, n.path
+	n.process, n.stopped = p, false
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	at := map[string]string{}
@@ -362,6 +375,25 @@ func (n *Node) pause(signal os.Signal, stopped bool) error {
 		return err
 	}
 	return nil
+}
+
+// Upgrade ends the node, if it runs, and starts another program in its place.
+func (n *Node) Upgrade(ctx context.Context, path string) error {
+	if err := n.End(); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.path = path
+	n.mu.Unlock()
+	return n.Start(ctx)
+}
+
+// Command runs the program of the node with these arguments, and its settings.
+func (n *Node) Command(ctx context.Context, path string, args ...string) (said string, err error) {
+	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // the program under test
+	cmd.Env = n.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // Said is what the node's processes logged.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"starling/metadata"
@@ -48,6 +49,14 @@ const (
 	StepClock       Kind = "clock stepped"
 	BreakClients    Kind = "client connections broken"
 	SlowClients     Kind = "clients slow"
+	RestartNATS     Kind = "NATS server restarted"
+	SlowNATS        Kind = "NATS slow consumer"
+
+	DeafClients      Kind = "clients that do not read"
+	TricklingClients Kind = "clients that send an octet now and then"
+	HugeLiterals     Kind = "literals of 100 MB"
+	HalfLiterals     Kind = "literals cut off"
+	FloodClients     Kind = "connections in a flood"
 )
 
 // chances is how often each kind is drawn, of all.
@@ -87,6 +96,13 @@ var chances = []struct {
 	{StepClock, 6},
 	{BreakClients, 12},
 	{SlowClients, 5},
+	{RestartNATS, 3},
+	{SlowNATS, 2},
+	{DeafClients, 3},
+	{TricklingClients, 2},
+	{HugeLiterals, 1},
+	{HalfLiterals, 4},
+	{FloodClients, 2},
 }
 
 // mischief is what a gateway to S3 does, by kind.
@@ -135,8 +151,11 @@ func Schedule(seed uint64, d time.Duration) []Fault {
 type breaker struct {
 	cluster  *Cluster
 	account  metadata.AccountID
+	user     string
+	conns    atomic.Int64      // of clients that misbehave
 	begin    time.Time         // of the run
 	nodes    [Nodes]sync.Mutex // one fault of a process at a time
+	brokers  [Nodes]sync.Mutex
 	postgres sync.Mutex
 
 	mu        sync.Mutex
@@ -190,7 +209,22 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 		return true, nil
 	case BreakClients:
 		n.Links.Clients.Cut(false)
+		n.Links.LMTP.Cut(false)
 		return true, nil
+	case RestartNATS, SlowNATS:
+		if !b.brokers[f.Node].TryLock() {
+			return false, nil
+		}
+		defer b.brokers[f.Node].Unlock()
+		if f.Kind == RestartNATS {
+			return true, b.cluster.RestartBroker(context.WithoutCancel(ctx), f.Node, f.For)
+		}
+		return b.cluster.slowConsumer(ctx, f.Node, f.For)
+	case FloodClients:
+		return b.flood(ctx, f, n), nil
+	}
+	if rude[f.Kind] != nil {
+		return b.misbehave(ctx, f, n), nil
 	}
 	if m, ok := mischief[f.Kind]; ok {
 		n.Gateway.Set(m, 1+f.Amount%100)

@@ -81,15 +81,9 @@ func (c *Cluster) unnamed(ctx context.Context, account metadata.AccountID) ([]st
 // check is what starling check finds wrong with an account, or nothing.
 func (c *Cluster) check(ctx context.Context, user string) (string, error) {
 	n := c.Nodes[0]
-	cmd := exec.CommandContext(ctx, n.path, "check", user, "--scrub", "--rate", "1G") //nolint:gosec // the program under test
-	cmd.Env = n.env
-	said, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return string(said), nil
+	said, err := n.Command(ctx, n.path, "check", user, "--scrub", "--rate", "1G")
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return said, nil
 	}
-	if err != nil {
-		return "", fmt.Errorf("starling check: %w", err)
-	}
-	return "", nil
+	return "", err
 }

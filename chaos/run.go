@@ -27,6 +27,8 @@ type Options struct {
 	// Patience is how long a client waits in IDLE, after all is mended, to be told what is so; 0: 20 s, which are some
 	// sweeps, for what no hint told of.
 	Patience time.Duration
+	// Meanwhile is done beside the faults; nil: nothing.
+	Meanwhile func(ctx context.Context) error
 }
 
 // Figures are what happened in a run.
@@ -67,11 +69,20 @@ func (f Figures) String() string {
 		fmt.Fprintf(&b, "%8d %s\n", f.Faults[k], k)
 	}
 	fmt.Fprintf(&b, "%d connections or logins that failed, %d untagged responses, %d messages in the end, and commands:\n", f.Refused, f.Told, f.Messages)
-	for _, k := range slices.Sorted(maps.Keys(f.Commands)) {
-		fmt.Fprintf(&b, "%8d %s\n", f.Commands[k], k)
+	names := make(map[string]bool)
+	for k := range f.Commands {
+		name, _, _ := strings.Cut(k, ":")
+		names[name] = true
+	}
+	fmt.Fprintf(&b, "%8v %8v %8v\n", OK, NO, InDoubt)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		fmt.Fprintf(&b, "%8d %8d %8d %s\n", f.Commands[command(name, OK)], f.Commands[command(name, NO)], f.Commands[command(name, InDoubt)], name)
 	}
 	return b.String()
 }
+
+// command is what a command with a result is counted by.
+func command(name string, result Result) string { return name + ":" + result.String() }
 
 // Run makes an account, lets clients loose on it while things break, mends them, and returns what the clients
 // wrote down and what is found in the end.
@@ -86,7 +97,7 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 	}
 	o.Patience = cmp.Or(o.Patience, 20*time.Second)
 	all := c.crowd(user, o)
-	b := &breaker{cluster: c, account: account, begin: all.ringer.begin, done: make(map[Kind]int)}
+	b := &breaker{cluster: c, account: account, user: user, begin: all.ringer.begin, done: make(map[Kind]int)}
 	working, cancel := context.WithTimeout(ctx, o.Time)
 	defer cancel()
 	var running sync.WaitGroup
@@ -94,8 +105,11 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 		running.Go(func() { one.run(working) })
 	}
 	running.Go(func() { b.run(working, o.Faults) })
+	if o.Meanwhile != nil {
+		err = o.Meanwhile(working)
+	}
 	running.Wait()
-	if err := errors.Join(b.errs...); err != nil {
+	if err := errors.Join(append(b.errs, err)...); err != nil {
 		return nil, Figures{}, err
 	}
 	if err := c.Heal(ctx); err != nil {
@@ -108,7 +122,7 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 	f := Figures{Faults: b.done, Commands: make(map[string]int), Cuts: c.cuts()}
 	all.gather(r, &f)
 	for i := range r.Ops {
-		f.Commands[r.Ops[i].Name+" "+r.Ops[i].Result.String()]++
+		f.Commands[command(r.Ops[i].Name, r.Ops[i].Result)]++
 		f.Told += len(r.Ops[i].Told)
 	}
 	used, err := c.DB.Usage(ctx, account)
@@ -296,7 +310,8 @@ func knows(list, uids []uint32) bool {
 // last asks for the last news, or comes back for them.
 func (c *client) last() error {
 	if c.late {
-		if err := c.resync(c.no%Nodes, true); err != nil {
+		// An answer that does not fit what it was told is for the checker.
+		if err := c.resync(c.no%Nodes, true); err != nil && c.wire == nil {
 			return fmt.Errorf("client %d, after all is mended: %w", c.no, err)
 		}
 	}

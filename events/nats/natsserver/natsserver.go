@@ -20,6 +20,10 @@ type Config struct {
 	// TLS is asked of clients if set.
 	TLS *tls.Config
 
+	// MaxPending is how many octets may wait for a client before it is cut off as too slow, and the most that one message
+	// may have; 0: as the server has it.
+	MaxPending int32
+
 	// Cluster is where other servers connect, if they shall; port 0 takes a free one.
 	Cluster string
 	// Routes are the addresses of the Cluster of other servers.
@@ -47,6 +51,9 @@ func Start(c Config) (*Server, error) {
 	var err error
 	if o.Host, o.Port, err = split(c.Addr); err != nil {
 		return nil, err
+	}
+	if c.MaxPending > 0 {
+		o.MaxPending, o.MaxPayload = int64(c.MaxPending), c.MaxPending
 	}
 	if c.Cluster != "" {
 		o.Cluster.Name = "starling"
@@ -113,6 +120,9 @@ func (s *Server) ClusterAddr() string { return s.cluster }
 
 // Routes is how many connections there are with other servers.
 func (s *Server) Routes() int { return s.server.NumRoutes() }
+
+// SlowConsumers is how many clients were cut off because they were too slow.
+func (s *Server) SlowConsumers() int { return int(s.server.NumSlowConsumers()) }
 
 // Shutdown cuts off all clients and waits until nothing of the server runs.
 func (s *Server) Shutdown() {
