@@ -35,10 +35,11 @@ const (
 // lostUID says whether a UID can only have been given out in the future that was lost.
 func (k Kept) lostUID(uid uint32) bool { return uid >= k.UIDNext && uid < k.UIDNext+uidJump }
 
-// lostModSeq says the same of a modseq.
-func (k Kept) lostModSeq(modseq uint64) bool {
-	return modseq > k.ModSeq && modseq < (k.ModSeq/modseqSpan+1)*modseqSpan
-}
+// next is the first modseq after the future that was lost.
+func (k Kept) next() uint64 { return (k.ModSeq/modseqSpan + 1) * modseqSpan }
+
+// lostModSeq says the same of a modseq as lostUID of a UID.
+func (k Kept) lostModSeq(modseq uint64) bool { return modseq > k.ModSeq && modseq < k.next() }
 
 // lost says whether a message was only in a future that was lost.
 func (c *checker) lost(p place) bool {

@@ -8,27 +8,68 @@ import (
 )
 
 // newView is what a client knows when it selects a mailbox: nothing, or what it took along from a connection before.
-func newView(o *Op, before *view) *view {
+func (c *checker) newView(o *Op, before *view) *view {
 	v := &view{mailbox: o.Mailbox, modseqs: make(map[uint32]uint64), flags: make(map[uint32][]string), gone: make(map[uint32]bool), since: -1}
-	if o.Resumes != 0 && before != nil {
-		v.flags, v.modseqs = maps.Clone(before.flags), maps.Clone(before.modseqs)
-		if o.Takes {
-			v.uids = slices.Clone(before.uids)
+	if o.Resumes == 0 || before == nil {
+		return v
+	}
+	v.flags, v.modseqs, v.gone = maps.Clone(before.flags), maps.Clone(before.modseqs), maps.Clone(before.gone)
+	if o.Takes {
+		v.uids = slices.Clone(before.uids)
+	}
+	for _, f := range c.run.Failovers {
+		if k, ok := f.Boxes[o.Mailbox]; ok && o.Since < k.next() && k.next() <= o.HighestModSeq {
+			v.over(k, o)
 		}
 	}
 	return v
 }
 
-// restored makes what a client took along to a mailbox that PostgreSQL may have set back what it can be: messages that it knew
-// as expunged may be there again, and modseqs that it was told may be no more.
-func (v *view) restored(o *Op) {
-	v.modseqs = make(map[uint32]uint64)
-	v.uids = back(v.uids, o.Told)
-	for _, t := range o.Told {
-		if t.Kind == Exists && int(t.Num) > len(v.uids) {
-			v.uids = make([]uint32, t.Num) // where those stand that it knows is to be seen
+// over takes a client that comes back over a failover, between what it knows and what it is told now.
+//
+// Where the modseq that it names was lost, the server knows that, and tells it all that there is: nothing is forgiven, but that messages
+// are there again which it knew as expunged. Where it was told of the lost future only by commands that were never answered, which its
+// modseq does not show, the server cannot know what became undone: an expunge, or a change of flags, is as if it had not been told. But
+// numbers that nobody has, it is always told of.
+func (v *view) over(k Kept, o *Op) {
+	named := k.lostModSeq(o.Since)
+	for uid := range v.gone {
+		if _, live := k.Flags[uid]; live {
+			delete(v.gone, uid)
+			if o.Takes && !named {
+				v.uids = append(v.uids, uid)
+			}
 		}
 	}
+	slices.Sort(v.uids)
+	for uid, modseq := range v.modseqs {
+		if k.lostModSeq(modseq) {
+			delete(v.modseqs, uid)
+			if !named {
+				delete(v.flags, uid)
+			}
+		}
+	}
+	if !o.Takes || !named {
+		return
+	}
+	v.uids = back(v.uids, o.Told) // what is there again stands amid the others
+	for _, t := range o.Told {
+		if t.Kind == Exists && !o.Whole && int(t.Num) > len(v.uids) {
+			v.uids = make([]uint32, t.Num) // it asked only about those that it knew; where the others stand is to be seen
+		}
+	}
+}
+
+// half takes in what was told to a client that comes back until the answer broke off: messages, and that some are gone, but not how many
+// there are.
+func (v *view) half(o *Op) {
+	for _, t := range o.Told {
+		if t.Earlier {
+			v.told(o, t)
+		}
+	}
+	v.uids = back(v.uids, o.Told)
 }
 
 // inOrder are the responses to a command as a client takes them in: where it comes back, what vanished goes before what is there.
@@ -51,7 +92,7 @@ func (v *view) inOrder(o *Op) []Told {
 
 // resumed checks that a client that came back was told of all that came meanwhile.
 func (c *checker) resumed(v *view, o *Op) {
-	if o.Name != "SELECT" || !o.Whole || v.whole() || c.forgetful() {
+	if o.Name != "SELECT" || !o.Whole || v.whole() {
 		return
 	}
 	c.add(Violation{
@@ -95,7 +136,7 @@ func (c *checker) wrongSearch(v *view, o *Op, text string) {
 func (c *checker) lists(v *view, o *Op) []uint32 {
 	all := o.Found.all(v.uids)
 	for i, uid := range all {
-		if v.uids[i] != 0 && v.uids[i] != uid && !c.forgetful() {
+		if v.uids[i] != 0 && v.uids[i] != uid {
 			c.wrongSearch(v, o, fmt.Sprintf("number %d is UID %d, was %d", i+1, uid, v.uids[i]))
 		}
 	}

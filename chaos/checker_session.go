@@ -26,11 +26,12 @@ func (c *checker) sessions() {
 		o := &c.run.Ops[i]
 		v := views[o.Conn]
 		if v == nil || o.Name == "SELECT" {
-			v = newView(o, views[o.Resumes])
+			v = c.newView(o, views[o.Resumes])
 			views[o.Conn] = v
 		}
-		if o.Resumes != 0 && c.forgetful() {
-			v.restored(o)
+		if o.Resumes != 0 && o.Result != OK {
+			v.half(o)
+			continue
 		}
 		before := slices.Clone(v.uids)
 		for i, t := range v.inOrder(o) {
@@ -94,8 +95,11 @@ func (v *view) told(o *Op, t Told) string {
 		v.uids = slices.Delete(v.uids, int(t.Num)-1, int(t.Num))
 	case Vanished:
 		if t.Earlier {
-			v.uids = slices.DeleteFunc(v.uids, func(uid uint32) bool { return uid != 0 && slices.Contains(t.UIDs, uid) })
 			for _, uid := range t.UIDs {
+				if i := slices.Index(v.uids, uid); i >= 0 { // it need not have known it
+					v.uids = slices.Delete(v.uids, i, i+1)
+					v.gone[uid] = true
+				}
 				delete(v.flags, uid)
 			}
 			return ""

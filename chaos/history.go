@@ -96,9 +96,11 @@ type Op struct {
 	From, Made           []uint32 // UIDs of COPYUID; of APPENDUID in Made
 	MailboxID            string   // CREATE, SELECT
 
-	// Resumes is the connection whose knowledge of the mailbox the client took along to this SELECT; 0: none. Takes: the list
-	// of messages too, to be told what vanished. Whole: without saying which it knows, so that it is told of all that came.
+	// Resumes is the connection whose knowledge of the mailbox the client took along to this SELECT; 0: none. Since is the modseq
+	// up to which it was told all there. Takes: it took the list of messages too, to be told what vanished. Whole: without saying
+	// which it knows, so that it is told of all that came.
 	Resumes      int
+	Since        uint64
 	Takes, Whole bool
 
 	Told   []Told
@@ -146,7 +148,7 @@ func (o *Op) String() string {
 		b.WriteString(" " + sign + o.Flag)
 	}
 	if o.Resumes != 0 {
-		fmt.Fprintf(&b, " as conn %d knew it", o.Resumes)
+		fmt.Fprintf(&b, " as conn %d knew it at modseq %d", o.Resumes, o.Since)
 	}
 	fmt.Fprintf(&b, " → %v %s", o.Result, o.Answer)
 	if o.Found != nil {
@@ -211,12 +213,19 @@ type Run struct {
 func (r *Run) Excerpt(v Violation) string {
 	const most, around = 60, 2 * time.Second
 	var about []*Op
+	before := 0 // the connection whose knowledge was taken along
+	for i := range r.Ops {
+		if o := &r.Ops[i]; v.Conn != 0 && o.Conn == v.Conn {
+			before = max(before, o.Resumes)
+		}
+	}
 	for i := range r.Ops {
 		o := &r.Ops[i]
 		near := o.End >= v.At-around && o.Start <= v.At+around
 		switch {
 		case v.UID != 0 && v.Mailbox != "" && o.about(v.Mailbox, v.UID), v.ID != "" && o.ID == v.ID:
 		case v.Conn != 0 && o.Conn == v.Conn && near:
+		case before != 0 && o.Conn == before:
 		case v.UID == 0 && v.ID == "" && v.Conn == 0 && near && (v.Mailbox == "" || o.Mailbox == v.Mailbox || o.To == v.Mailbox):
 		default:
 			continue

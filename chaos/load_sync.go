@@ -23,7 +23,7 @@ func (c *client) resync(node int, quiet bool) error {
 		return err
 	}
 	c.mailbox, c.exists = mailbox, 0
-	o, text := Op{Name: "SELECT", Resumes: before, Quiet: quiet && c.qresync}, "SELECT "+mailbox+" (CONDSTORE)"
+	o, text := Op{Name: "SELECT", Resumes: before, Since: modseq, Quiet: quiet && c.qresync}, "SELECT "+mailbox+" (CONDSTORE)"
 	if c.qresync {
 		o.Takes, o.Whole = true, c.random.IntN(3) > 0 || len(uids) == 0
 		text = fmt.Sprintf("SELECT %s (QRESYNC (%d %d))", mailbox, valid, modseq)

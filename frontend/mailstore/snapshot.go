@@ -2,6 +2,7 @@ package mailstore
 
 import (
 	"iter"
+	"slices"
 	"sort"
 	"strings"
 
@@ -246,6 +247,11 @@ func (s *Snapshot) lost(modseq int64) bool {
 	return false
 }
 
+// jumped says whether the mailbox was taken into another epoch at since or later.
+func (s *Snapshot) jumped(since int64) bool {
+	return slices.ContainsFunc(s.row.Jumps, func(jump int64) bool { return jump >= since })
+}
+
 // epochSpan is the distance between the modseqs of two epochs.
 const epochSpan = 1 << 28
 
@@ -256,8 +262,16 @@ func nextEpoch(modseq int64) int64 { return (modseq/epochSpan + 1) * epochSpan }
 // heard of (RFC 7162 §3.2.10.1).
 func (s *Snapshot) VanishedSince(since int64, first, last uint32) iter.Seq[metadata.UIDRange] {
 	last = min(last, uint32(s.row.UIDNext-1)) //nolint:gosec // UIDNEXT fits 32 bits
-	if !s.Remembers(since) {
-		return s.absent(first, last)
+	switch {
+	case !s.Remembers(since):
+		return s.except(first, last, metadata.Slot.Live)
+	case s.jumped(since):
+		// A client may have been told of messages that were lost by commands that were
+		// never answered, which the modseq that it names does not show. Their UIDs are
+		// among those that no slot is kept of.
+		return s.except(first, last, func(slot metadata.Slot) bool {
+			return slot.Live() || slot.ModSeq <= since && slot.Flags&metadata.Expunged != 0
+		})
 	}
 	return func(yield func(metadata.UIDRange) bool) {
 		var run metadata.UIDRange
@@ -280,11 +294,11 @@ func (s *Snapshot) VanishedSince(since int64, first, last uint32) iter.Seq[metad
 	}
 }
 
-// absent yields the ranges of UIDs in [first, last] that no live message has.
-func (s *Snapshot) absent(first, last uint32) iter.Seq[metadata.UIDRange] {
+// except yields the ranges of UIDs in [first, last] that have no slot of which there is true.
+func (s *Snapshot) except(first, last uint32, there func(metadata.Slot) bool) iter.Seq[metadata.UIDRange] {
 	return func(yield func(metadata.UIDRange) bool) {
 		next := max(first, 1)
-		for uid := range s.Live(next, last) {
+		for uid := range s.slots(next, last, there) {
 			if uid > next && !yield(metadata.UIDRange{First: next, Last: uid - 1}) {
 				return
 			}
