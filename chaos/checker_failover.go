@@ -11,9 +11,10 @@ const LostFuture Rule = "numbers that PostgreSQL lost in a failover name nothing
 
 // Failover is a change of PostgreSQL's primary.
 type Failover struct {
-	// Sync says that the standby had all that was acknowledged.
-	Sync bool
-	// Else it was cut off after Since, at which it had everything. Until is when the old primary was gone.
+	// Sync says that the standby had all that was acknowledged, Lossy that it had not all that clients may have seen: it was cut off
+	// after Since, at which it had everything.
+	Sync, Lossy bool
+	// Until is when the old primary was gone.
 	Since, Until time.Duration
 	// Boxes are the mailboxes as the new primary had them before anybody could change them, by name.
 	Boxes map[string]Kept

@@ -49,7 +49,7 @@ func setBack() Run {
 			{Client: 3, Conn: 3, Node: 1, Name: "NOOP", Mailbox: "INBOX", Start: 20 * ms, End: 21 * ms, Result: OK, Told: lost(), Known: 13},
 			one, three, quiet(1), quiet(3),
 		},
-		Failovers: []Failover{{Since: 10 * ms, Until: 30 * ms, Boxes: map[string]Kept{"INBOX": kept}}},
+		Failovers: []Failover{{Lossy: true, Since: 10 * ms, Until: 30 * ms, Boxes: map[string]Kept{"INBOX": kept}}},
 		States:    []State{{1, map[string]Box{"INBOX": mailbox()}}, {2, map[string]Box{"INBOX": mailbox()}}},
 		Bytes:     30, Messages: 3,
 	}

@@ -40,7 +40,7 @@ func (c *checker) list() {
 		}
 	}
 	for _, space := range slices.Sorted(maps.Keys(spaces)) {
-		if ops := spaces[space]; !slices.ContainsFunc(ops, c.lossy) {
+		if ops := spaces[space]; !slices.ContainsFunc(ops, c.seenLost) {
 			c.space(ops)
 			c.puts(ops)
 		}
@@ -218,14 +218,21 @@ func (c *checker) identities() {
 	}
 }
 
-// lossy says whether what a command did may have been lost by PostgreSQL.
+// lossy says whether what a command did may have been lost by PostgreSQL, although it was acknowledged.
 func (c *checker) lossy(o *Op) bool {
-	return slices.ContainsFunc(c.run.Failovers, func(f Failover) bool { return !f.Sync && o.Start < f.Until && o.End > f.Since })
+	return slices.ContainsFunc(c.run.Failovers, func(f Failover) bool { return !f.Sync && f.overlaps(o) })
 }
+
+// seenLost says whether what a command did, or saw, may have been lost.
+func (c *checker) seenLost(o *Op) bool {
+	return slices.ContainsFunc(c.run.Failovers, func(f Failover) bool { return f.Lossy && f.overlaps(o) })
+}
+
+func (f *Failover) overlaps(o *Op) bool { return o.Start < f.Until && o.End > f.Since }
 
 // forgetful says whether PostgreSQL may have forgotten that a mailbox was made, and have given its ID out again.
 func (c *checker) forgetful() bool {
-	return slices.ContainsFunc(c.run.Failovers, func(f Failover) bool { return !f.Sync })
+	return slices.ContainsFunc(c.run.Failovers, func(f Failover) bool { return f.Lossy })
 }
 
 // deliveries finds out which messages were delivered: an acknowledged delivery is there, and once, however often it was tried.

@@ -229,6 +229,9 @@ func (c *Cluster) newNode(i int, path, bucket string) (*Node, error) {
 		"STARLING_MAIL_COLLECT=2s", "STARLING_MAIL_RETENTION=3s", "STARLING_MAIL_BACKUP_WINDOW=3s", "STARLING_MAIL_SWEEP=8s",
 		"STARLING_SHUTDOWN_GRACE=2s",
 	}
+	if i == Nodes-1 { // which has to do with few
+		n.env = append(n.env, "STARLING_POSTGRES_MAX_CONNS=3")
+	}
 	c.closers = append(c.closers, n.End)
 	return n, nil
 }

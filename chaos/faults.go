@@ -32,25 +32,29 @@ const (
 	CrashPostgres   Kind = "PostgreSQL killed"
 	FailOver        Kind = "PostgreSQL failed over"
 	FailOverLagging Kind = "PostgreSQL failed over to a standby that lagged"
-	CutReplication  Kind = "PostgreSQL standby cut off"
-	SlowReplication Kind = "PostgreSQL standby slow"
-	RestartStandby  Kind = "PostgreSQL standby restarted"
-	CutS3           Kind = "S3 closed"
-	SlowS3          Kind = "S3 slow"
-	LoseS3          Kind = "S3 answers lost"
-	TruncateS3      Kind = "S3 truncated"
-	FailS3          Kind = "S3 answers 500"
-	RefuseS3        Kind = "S3 answers 503 SlowDown"
-	HangS3          Kind = "S3 does not answer"
-	ForgetS3        Kind = "S3 loses its answers to what it did"
-	DribbleS3       Kind = "S3 sends bodies slowly"
-	ShortenS3       Kind = "S3 sends half bodies"
-	GarbleS3        Kind = "S3 sends wrong octets"
-	StepClock       Kind = "clock stepped"
-	BreakClients    Kind = "client connections broken"
-	SlowClients     Kind = "clients slow"
-	RestartNATS     Kind = "NATS server restarted"
-	SlowNATS        Kind = "NATS slow consumer"
+	// FailOverCancelled: commits that wait for the standby are told to wait no more.
+	FailOverCancelled Kind = "PostgreSQL failed over, and the waits for its standby had been cancelled"
+	FullPostgres      Kind = "PostgreSQL out of connections"
+	LockPostgres      Kind = "PostgreSQL rows locked"
+	CutReplication    Kind = "PostgreSQL standby cut off"
+	SlowReplication   Kind = "PostgreSQL standby slow"
+	RestartStandby    Kind = "PostgreSQL standby restarted"
+	CutS3             Kind = "S3 closed"
+	SlowS3            Kind = "S3 slow"
+	LoseS3            Kind = "S3 answers lost"
+	TruncateS3        Kind = "S3 truncated"
+	FailS3            Kind = "S3 answers 500"
+	RefuseS3          Kind = "S3 answers 503 SlowDown"
+	HangS3            Kind = "S3 does not answer"
+	ForgetS3          Kind = "S3 loses its answers to what it did"
+	DribbleS3         Kind = "S3 sends bodies slowly"
+	ShortenS3         Kind = "S3 sends half bodies"
+	GarbleS3          Kind = "S3 sends wrong octets"
+	StepClock         Kind = "clock stepped"
+	BreakClients      Kind = "client connections broken"
+	SlowClients       Kind = "clients slow"
+	RestartNATS       Kind = "NATS server restarted"
+	SlowNATS          Kind = "NATS slow consumer"
 
 	DeafClients      Kind = "clients that do not read"
 	TricklingClients Kind = "clients that send an octet now and then"
@@ -79,6 +83,9 @@ var chances = []struct {
 	{CrashPostgres, 3},
 	{FailOver, 2},
 	{FailOverLagging, 2},
+	{FailOverCancelled, 2},
+	{FullPostgres, 3},
+	{LockPostgres, 4},
 	{CutReplication, 3},
 	{SlowReplication, 3},
 	{RestartStandby, 1},
@@ -198,11 +205,17 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 		}
 		defer b.nodes[f.Node].Unlock()
 		return true, b.process(ctx, f, n)
-	case RestartPostgres, CrashPostgres, FailOver, FailOverLagging, RestartStandby:
+	case RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, RestartStandby, FullPostgres, LockPostgres:
 		if !b.postgres.TryLock() {
 			return false, nil
 		}
 		defer b.postgres.Unlock()
+		switch f.Kind {
+		case FullPostgres:
+			return b.fill(ctx, f, n), nil
+		case LockPostgres:
+			return b.lock(ctx, f), nil
+		}
 		return b.server(ctx, f)
 	case BreakPostgres:
 		n.Links.Postgres.Cut(false)
@@ -278,11 +291,7 @@ func (b *breaker) server(ctx context.Context, f Fault) (done bool, err error) {
 	if c.standby == nil {
 		return false, nil
 	}
-	lag := time.Duration(0)
-	if f.Kind == FailOverLagging {
-		lag = time.Duration(1+f.Amount) * time.Millisecond
-	}
-	over, err := c.Failover(ctx, b.account, b.begin, lag)
+	over, err := c.Failover(ctx, b.account, b.begin, f.losing())
 	if err != nil {
 		return false, err
 	}

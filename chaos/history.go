@@ -211,6 +211,9 @@ type Run struct {
 
 // Excerpt is the part of the history that a violation is about, to be read.
 func (r *Run) Excerpt(v Violation) string {
+	if v == (Violation{Rule: v.Rule, Text: v.Text}) {
+		return "" // it is about nothing that a client did
+	}
 	const most, around = 60, 2 * time.Second
 	var about []*Op
 	before := 0 // the connection whose knowledge was taken along

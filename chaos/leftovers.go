@@ -27,6 +27,10 @@ func (c *Cluster) leftovers(ctx context.Context, account metadata.AccountID) ([]
 	if _, err := c.DB.AcceptEpoch(ctx); err != nil { // all is well, says the operator
 		return nil, err
 	}
+	// Who was killed while it collected holds its claims for minutes; they are taken for over.
+	if _, err := c.primary.Exec(ctx, fmt.Sprintf("delete from lease where account_id = %d", account)); err != nil {
+		return nil, err
+	}
 	bus, err := new(memory.Hub).Open(events.Options{})
 	if err != nil {
 		return nil, err

@@ -218,25 +218,18 @@ func (c *Cluster) caughtUp(ctx context.Context) error {
 // errNoStandby says that there is nobody to fail over to.
 var errNoStandby = errors.New("there is no standby")
 
-// Failover has the primary's machine crash, makes the standby the primary, and makes a new standby. With a lag
-// the standby is asynchronous, and so long cut off before: what is committed meanwhile is lost. It returns what the new primary had, by
-// the time since begin, and before anybody could reach it.
-func (c *Cluster) Failover(ctx context.Context, account metadata.AccountID, begin time.Time, lag time.Duration) (Failover, error) {
+// Failover has the primary's machine crash, makes the standby the primary, and makes a new standby. It returns what the new
+// primary had, by the time since begin, and before anybody could reach it.
+func (c *Cluster) Failover(ctx context.Context, account metadata.AccountID, begin time.Time, l Losing) (Failover, error) {
 	if c.standby == nil {
 		return Failover{}, errNoStandby
 	}
 	ctx = context.WithoutCancel(ctx)
-	f := Failover{Sync: lag == 0}
-	if !f.Sync {
-		if err := c.synchronous(ctx, false); err != nil {
+	f := Failover{Sync: l.For == 0 || l.Cancelled, Lossy: l.For > 0}
+	if f.Lossy {
+		if err := c.lose(ctx, l, func() { f.Since = time.Since(begin) }); err != nil {
 			return f, err
 		}
-		f.Since = time.Since(begin)
-		if err := c.caughtUp(ctx); err != nil {
-			return f, err
-		}
-		c.Replication.Cut(true)
-		pause(ctx, lag)
 	}
 	if err := c.primary.kill(); err != nil {
 		return f, err

@@ -6,7 +6,7 @@ import (
 )
 
 // After a failover to a synchronous standby everything that was acknowledged is there, several times in a row, and
-// nodes go on by themselves. A standby that lagged has lost what it has not had, and nothing else: no number
+// nodes go on by themselves, also if waits for the standby were cancelled. A standby that lagged has lost what it has not had, and nothing else: no number
 // that was given out for it is ever given out, or shown, again.
 func TestFailover(t *testing.T) {
 	t.Parallel()
@@ -24,6 +24,10 @@ func TestFailover(t *testing.T) {
 		{Seed: 302, Time: 6 * time.Second, Faults: []Fault{
 			{At: 500 * ms, Kind: FailOverLagging, Amount: 700},
 			{At: 4 * time.Second, Kind: FailOverLagging, Amount: 300},
+		}},
+		{Seed: 303, Time: 6 * time.Second, Faults: []Fault{
+			{At: 500 * ms, Kind: FailOverCancelled, Amount: 700},
+			{At: 4 * time.Second, Kind: FailOverCancelled, Amount: 300},
 		}},
 	} {
 		o.Clients = *chaosClients
