@@ -37,9 +37,12 @@ func start(t *testing.T, env ...string) *Cluster {
 // startOf starts a cluster of a program.
 func startOf(t *testing.T, path string, env ...string) *Cluster {
 	t.Helper()
-	if _, err := postgres.Find(t.Context(), ""); errors.Is(err, postgres.ErrNotInstalled) {
-		t.Skip(err)
-	}
+	return startIn(t, newDir(t), path, env...)
+}
+
+// newDir makes a folder for a cluster.
+func newDir(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "starling-chaos-")
 	if err != nil {
 		t.Fatal(err)
@@ -47,6 +50,15 @@ func startOf(t *testing.T, path string, env ...string) *Cluster {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's user passes through
 		t.Fatal(err)
+	}
+	return dir
+}
+
+// startIn starts a cluster of a program with its data in a folder.
+func startIn(t *testing.T, dir, path string, env ...string) *Cluster {
+	t.Helper()
+	if _, err := postgres.Find(t.Context(), ""); errors.Is(err, postgres.ErrNotInstalled) {
+		t.Skip(err)
 	}
 	c, err := Start(t.Context(), path, dir, env...)
 	if err != nil {

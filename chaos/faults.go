@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,10 @@ const (
 	HugeLiterals     Kind = "literals of 100 MB"
 	HalfLiterals     Kind = "literals cut off"
 	FloodClients     Kind = "connections in a flood"
+
+	// FullS3Disk and FullPostgresDisk are of no schedule: they need small disks.
+	FullS3Disk       Kind = "S3 disk full"
+	FullPostgresDisk Kind = "PostgreSQL disk full"
 )
 
 // chances is how often each kind is drawn, of all.
@@ -85,7 +90,6 @@ var chances = []struct {
 	{FailOverLagging, 2},
 	{FailOverCancelled, 2},
 	{FullPostgres, 3},
-	{LockPostgres, 4},
 	{CutReplication, 3},
 	{SlowReplication, 3},
 	{RestartStandby, 1},
@@ -101,6 +105,7 @@ var chances = []struct {
 	{ShortenS3, 3},
 	{GarbleS3, 3},
 	{StepClock, 6},
+	{LockPostgres, 4},
 	{BreakClients, 12},
 	{SlowClients, 5},
 	{RestartNATS, 3},
@@ -205,7 +210,7 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 		}
 		defer b.nodes[f.Node].Unlock()
 		return true, b.process(ctx, f, n)
-	case RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, RestartStandby, FullPostgres, LockPostgres:
+	case RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, RestartStandby, FullPostgres, FullPostgresDisk, LockPostgres:
 		if !b.postgres.TryLock() {
 			return false, nil
 		}
@@ -215,6 +220,8 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 			return b.fill(ctx, f, n), nil
 		case LockPostgres:
 			return b.lock(ctx, f), nil
+		case FullPostgresDisk:
+			return b.cluster.fillPostgres(ctx, f.For)
 		}
 		return b.server(ctx, f)
 	case BreakPostgres:
@@ -233,6 +240,8 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 			return true, b.cluster.RestartBroker(context.WithoutCancel(ctx), f.Node, f.For)
 		}
 		return b.cluster.slowConsumer(ctx, f.Node, f.For)
+	case FullS3Disk:
+		return fillDisk(ctx, filepath.Join(b.cluster.dir, "s3"), f.For)
 	case FloodClients:
 		return b.flood(ctx, f, n), nil
 	}

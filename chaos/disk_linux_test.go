@@ -1,0 +1,50 @@
+package chaos
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// When the disk of S3 or of PostgreSQL is full, what was acknowledged stays; PostgreSQL ends by it, and comes back. When there is room
+// again, nodes go on by themselves.
+func TestFullDisks(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	dir := newDir(t)
+	for name, size := range map[string]string{"s3": "size=64m", "pg1": "size=256m"} {
+		path := filepath.Join(dir, name)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", path, "tmpfs", 0, size); err != nil {
+			t.Skipf("a small disk needs to be mounted, which only root may do, and not in every container: %v", err)
+		}
+		t.Cleanup(func() {
+			if err := syscall.Unmount(path, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	path := *chaosProgram
+	if path == "" {
+		path = filepath.Join(t.TempDir(), "starling")
+		build(t, path)
+	}
+	c := startIn(t, dir, path)
+	figures := round(t, c, Options{Seed: 701, Time: 9 * time.Second, Clients: *chaosClients, Faults: []Fault{
+		{At: 1000 * ms, For: 1500 * ms, Kind: FullS3Disk},
+		{At: 3500 * ms, For: 1500 * ms, Kind: FullPostgresDisk},
+		{At: 6500 * ms, For: 800 * ms, Kind: FullS3Disk},
+		{At: 6700 * ms, For: 800 * ms, Kind: FullPostgresDisk},
+	}})
+	t.Log(figures)
+	if figures.Faults[FullS3Disk] != 2 || figures.Faults[FullPostgresDisk] != 2 {
+		t.Error("disks were to be full twice")
+	}
+	if figures.Commands[command("APPEND", InDoubt)] == 0 {
+		t.Error("all mail was taken while the disks were full")
+	}
+}
