@@ -347,8 +347,8 @@ func (c *client) sync(quiet bool) {
 func (c *client) idle(ctx context.Context, d time.Duration, heard func() bool) {
 	o := Op{Name: "IDLE", Quiet: heard != nil, Mailbox: c.mailbox, Client: c.no, Conn: c.conn, Node: c.node + 1, Start: c.now()}
 	_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
-	err := c.wire.send("IDLE")
-	for end := time.Now().Add(d); err == nil && time.Now().Before(end) && ctx.Err() == nil && (heard == nil || !heard()); {
+	err, refused := c.wire.send("IDLE"), false
+	for end := time.Now().Add(d); err == nil && !refused && time.Now().Before(end) && ctx.Err() == nil && (heard == nil || !heard()); {
 		var some bool
 		wait := time.Until(end)
 		if heard != nil {
@@ -359,11 +359,14 @@ func (c *client) idle(ctx context.Context, d time.Duration, heard func() bool) {
 		}
 		var r response
 		_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
-		if r, err = c.wire.next(); err == nil && !strings.HasPrefix(r.line, "+") {
+		if r, err = c.wire.next(); err != nil || strings.HasPrefix(r.line, "+") {
+			continue
+		}
+		if o.Answer, refused = c.wire.answer(r); !refused {
 			c.take(&o, r)
 		}
 	}
-	if err == nil {
+	if err == nil && !refused {
 		_ = c.wire.conn.SetDeadline(time.Now().Add(commandTime)) // the next read tells
 		if _, err = fmt.Fprint(c.wire.conn, "DONE\r\n"); err == nil {
 			o.Answer, err = c.wire.finish(func(r response) {

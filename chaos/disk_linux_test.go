@@ -3,6 +3,7 @@ package chaos
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -43,6 +44,13 @@ func TestFullDisks(t *testing.T) {
 	t.Log(figures)
 	if figures.Faults[FullS3Disk] != 2 || figures.Faults[FullPostgresDisk] != 2 {
 		t.Error("disks were to be full twice")
+	}
+	said, err := os.ReadFile(filepath.Join(dir, "pg1", "starling.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(said), "PANIC:  could not") || !strings.Contains(string(said), "No space left on device") {
+		t.Errorf("PostgreSQL was to end by that:\n%s", said)
 	}
 	if figures.Commands[command("APPEND", InDoubt)] == 0 {
 		t.Error("all mail was taken while the disks were full")

@@ -74,9 +74,9 @@ func (s *session) finish(message []byte) (rows int, err error) {
 	}
 }
 
-// fill takes all connections that PostgreSQL gives, for a while, and breaks those of a node, which has to find new ones.
+// fill takes all connections that PostgreSQL gives, and keeps them for a while; it breaks those of a node, which has to find new ones.
 func (b *breaker) fill(ctx context.Context, f Fault, n *Node) (done bool) {
-	ctx, cancel := context.WithTimeout(ctx, f.For)
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
 	var taken []*session
 	defer func() {
@@ -84,7 +84,8 @@ func (b *breaker) fill(ctx context.Context, f Fault, n *Node) (done bool) {
 			one.end()
 		}
 	}()
-	for ctx.Err() == nil {
+	var end time.Time // from when on it is full
+	for ctx.Err() == nil && (!done || time.Now().Before(end)) {
 		one, err := b.cluster.primary.connect(ctx)
 		switch {
 		case err == nil:
@@ -92,7 +93,7 @@ func (b *breaker) fill(ctx context.Context, f Fault, n *Node) (done bool) {
 		case !errors.Is(err, errPostgres):
 			return done
 		case !done:
-			done = true
+			done, end = true, time.Now().Add(f.For)
 			n.Links.Postgres.Cut(false) // what it gives up we take
 		default:
 			pause(ctx, 5*time.Millisecond)

@@ -303,7 +303,7 @@ func (c *client) hear(final *atomic.Pointer[map[string][]uint32], patience time.
 			all := final.Load()
 			return all != nil && knows(c.uids, (*all)[c.mailbox])
 		})
-		if c.wire != nil {
+		if c.wire != nil && c.ops[len(c.ops)-1].Result == OK {
 			break
 		}
 	}

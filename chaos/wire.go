@@ -87,17 +87,21 @@ func (w *wire) send(text string) error {
 
 // finish reads until the last command is answered, and gives each what comes before. The answer is "OK …" and so on.
 func (w *wire) finish(each func(response)) (string, error) {
-	tag := fmt.Sprintf("t%d ", w.tag)
 	for {
 		r, err := w.next()
 		if err != nil {
 			return "", err
 		}
-		if answer, ok := strings.CutPrefix(r.line, tag); ok {
+		if answer, ok := w.answer(r); ok {
 			return answer, nil
 		}
 		each(r)
 	}
+}
+
+// answer is what a response answers to the last command, if it is that.
+func (w *wire) answer(r response) (string, bool) {
+	return strings.CutPrefix(r.line, fmt.Sprintf("t%d ", w.tag))
 }
 
 // next reads a response.
