@@ -365,6 +365,9 @@ func (c *Cluster) inspect(user string) ([]State, error) {
 	return states, errors.Join(errs...)
 }
 
+// mendTime is within what a node works again after all is mended.
+const mendTime = 10 * time.Second
+
 // read reads a mailbox, and what STATUS says of it.
 func (c *client) read(name string) (Box, error) {
 	c.drop()
@@ -392,6 +395,11 @@ func (c *client) read(name string) (Box, error) {
 		})
 	}
 	err := fetch(" BODY.PEEK[]")
+	// A node that has found S3 wanting asks it again after a while.
+	for end := time.Now().Add(mendTime); err != nil && strings.HasPrefix(err.Error(), "NO [UNAVAILABLE]") && time.Now().Before(end); {
+		pause(context.Background(), 100*time.Millisecond)
+		err = fetch(" BODY.PEEK[]")
+	}
 	if err != nil && c.wire != nil && strings.HasPrefix(err.Error(), "NO") {
 		err = fetch("") // all that can still be known, with no body vouched for
 	}
