@@ -24,6 +24,7 @@ type Failover struct {
 type Kept struct {
 	UIDNext uint32
 	ModSeq  uint64
+	Epochs  uint64              // that it is behind; 0 is 1, which is its own
 	Flags   map[uint32][]string // of each message; lower case
 }
 
@@ -34,10 +35,12 @@ const (
 )
 
 // lostUID says whether a UID can only have been given out in the future that was lost.
-func (k Kept) lostUID(uid uint32) bool { return uid >= k.UIDNext && uid < k.UIDNext+uidJump }
+func (k Kept) lostUID(uid uint32) bool { return uid >= k.UIDNext && uid < k.nextUID() }
 
-// next is the first modseq after the future that was lost.
-func (k Kept) next() uint64 { return (k.ModSeq/modseqSpan + 1) * modseqSpan }
+// next and nextUID are the first numbers after the future that was lost.
+func (k Kept) next() uint64 { return (k.ModSeq/modseqSpan + max(k.Epochs, 1)) * modseqSpan }
+
+func (k Kept) nextUID() uint32 { return k.UIDNext + uidJump*uint32(max(k.Epochs, 1)) } //nolint:gosec // a few epochs
 
 // lostModSeq says the same of a modseq as lostUID of a UID.
 func (k Kept) lostModSeq(modseq uint64) bool { return modseq > k.ModSeq && modseq < k.next() }
@@ -156,7 +159,7 @@ func (c *checker) goesOn() {
 }
 
 func (c *checker) arrives(f Failover, node int, name string, k Kept, box Box) {
-	if box.UIDNext < k.UIDNext+uidJump || box.HighestModSeq <= k.ModSeq || k.lostModSeq(box.HighestModSeq) {
+	if box.UIDNext < k.nextUID() || box.HighestModSeq <= k.ModSeq || k.lostModSeq(box.HighestModSeq) {
 		c.add(Violation{Rule: LostFuture, Text: fmt.Sprintf("%s on node %d has UIDNEXT %d and HIGHESTMODSEQ %d, after a failover at %.3f to a PostgreSQL that had %d and %d",
 			name, node, box.UIDNext, box.HighestModSeq, f.Until.Seconds(), k.UIDNext, k.ModSeq), At: f.Until, Mailbox: name})
 	}

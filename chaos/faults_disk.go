@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// fillDisk takes all that is free on the disk of a folder, for a while, and again what is given back meanwhile. It is not done
+// fillDisk takes all that is free on the disk of a folder, and for a while again what is given back. It is not done
 // where the folder has no disk of its own.
 func fillDisk(ctx context.Context, dir string, d time.Duration) (done bool, err error) {
 	own, err := ownDisk(dir)
@@ -24,10 +24,13 @@ func fillDisk(ctx context.Context, dir string, d time.Duration) (done bool, err 
 	}
 	defer func() { err = errors.Join(err, file.Close(), os.Remove(path)) }()
 	piece := make([]byte, 64<<10)
-	for end := time.Now().Add(d); time.Now().Before(end) && ctx.Err() == nil; {
+	var end time.Time // from when on it is full
+	for ctx.Err() == nil && (!done || time.Now().Before(end)) {
 		switch _, err := file.Write(piece); {
 		case errors.Is(err, syscall.ENOSPC):
-			done = true
+			if !done {
+				done, end = true, time.Now().Add(d)
+			}
 			pause(ctx, 5*time.Millisecond)
 		case err != nil:
 			return done, fmt.Errorf("fill a disk: %w", err)

@@ -254,7 +254,7 @@ func (c *Cluster) Failover(ctx context.Context, account metadata.AccountID, begi
 // look reads an account's mailboxes past all nodes, and leaves them as they are.
 func (s *database) look(ctx context.Context, account metadata.AccountID) (map[string]Kept, error) {
 	boxes, err := s.Exec(ctx, fmt.Sprintf(`
-select id, name, uidnext, modseq, array_to_string(keywords, ' ')
+select id, name, uidnext, modseq, array_to_string(keywords, ' '), (epoch() >> 24) - (epoch >> 24)
 from mailbox
 where account_id = %d and not dropped`, account))
 	if err != nil {
@@ -270,6 +270,10 @@ where account_id = %d and not dropped`, account))
 		if err != nil {
 			return nil, err
 		}
+		epochs, err := strconv.ParseUint(row[5], 10, 64)
+		if err != nil {
+			return nil, err
+		}
 		chunks, err := s.Exec(ctx, fmt.Sprintf(`
 select chunk, encode(slots, 'hex')
 from flags
@@ -277,7 +281,7 @@ where account_id = %d and mailbox_id = %s`, account, row[0]))
 		if err != nil {
 			return nil, err
 		}
-		k := Kept{UIDNext: uint32(uidnext), ModSeq: modseq, Flags: make(map[uint32][]string)}
+		k := Kept{UIDNext: uint32(uidnext), ModSeq: modseq, Epochs: epochs, Flags: make(map[uint32][]string)}
 		for _, chunk := range chunks {
 			if err := k.take(chunk[0], chunk[1], strings.Fields(row[4])); err != nil {
 				return nil, err

@@ -125,17 +125,25 @@ func (db *DB) Load(ctx context.Context, account AccountID, id MailboxID, have Ve
 // jump takes a mailbox of another epoch into this one. Numbers that the other
 // gave out, and that this database does not know of, are passed over: the
 // modseq goes to a multiple of 2^28, the UIDs by 131,072 to the border of a chunk.
+// It does so once for each epoch since, as what was lost may have been a jump.
 func (db *DB) jump(ctx context.Context, account AccountID, id MailboxID) error {
 	var epoch int64
 	err := db.writeRow(ctx, "take the mailbox into the new epoch", `
-update mailbox
-set jumps = jumps || modseq,
-  modseq = ((modseq >> 28) + 1) << 28,
-  uidnext = least(((uidnext + 131072 + 127) >> 7) << 7, 4294967295),
-  epoch = epoch(),
+with n as materialized (
+  select m.id, epoch() as epoch, greatest(1,
+    (epoch() >> 24) - (m.epoch >> 24) + greatest(0, (epoch() & 16777215) - (m.epoch & 16777215))) as epochs
+  from mailbox m
+  where m.account_id = $1::bigint and m.id = $2::bigint and m.epoch <> epoch() and m.dropped is not true
+  for update)
+update mailbox m
+set jumps = m.jumps || m.modseq || array(select ((m.modseq >> 28) + i) << 28 from generate_series(1, n.epochs - 1) i),
+  modseq = ((m.modseq >> 28) + n.epochs) << 28,
+  uidnext = least(((m.uidnext + 131072 * n.epochs + 127) >> 7) << 7, 4294967295),
+  epoch = n.epoch,
   stamp = $3::bigint
-where account_id = $1::bigint and id = $2::bigint and epoch <> epoch() and dropped is not true
-returning epoch`,
+from n
+where m.account_id = $1::bigint and m.id = n.id
+returning m.epoch`,
 		[]any{account, id, random63()}, &epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // somebody else was faster
