@@ -236,6 +236,9 @@ func (c *client) run(ctx context.Context) {
 			continue
 		}
 		c.step(ctx)
+		if n := len(c.ops); c.wire != nil && n > 0 && c.ops[n-1].Result == InDoubt {
+			pause(ctx, 20*time.Millisecond) // the node lacks something, and says so at once
+		}
 	}
 	if c.late {
 		c.drop()

@@ -30,20 +30,14 @@ func TestEachFault(t *testing.T) {
 		}
 	}
 	t.Log(figures)
-	// Whether a node asks for anything just then is up to its clients: of those that spoil all requests, and of those that spoil
-	// bodies, some are met.
-	var all, bodies int
+	spoiled := 0 // how each is, TestGateway shows
 	for _, n := range c.Nodes {
 		for m := Fails; m < mischiefs; m++ {
-			if m < Dribbles {
-				all += n.Gateway.Count(m)
-			} else {
-				bodies += n.Gateway.Count(m)
-			}
+			spoiled += n.Gateway.Count(m)
 		}
 	}
-	if all == 0 || bodies == 0 {
-		t.Errorf("%d requests to S3 were spoiled, and %d bodies", all, bodies)
+	if spoiled == 0 {
+		t.Error("no request to S3 was spoiled")
 	}
 }
 
