@@ -69,12 +69,10 @@ type fetch struct {
 	modSeq   bool // MODSEQ is asked for, or implied
 	envelope bool // ENVELOPE is asked for
 
-	rows     []fetchRow // of the batch
-	taken    int        // how many of rows have been met by what was read
-	uids     []uint32   // of rows
-	held     int64      // octets of the extents and summaries of rows
-	reserved int64      // octets of memory for rows, and what they hold
-	part     []byte     // of a binary part, to find out how it has to be written
+	rowBatch          // which is answered
+	other    rowBatch // the next one, or the one before
+	reserved int64    // octets of memory for rows, and what they hold
+	part     []byte   // of a binary part, to find out how it has to be written
 
 	ahead  *runAhead
 	marked bool // \Seen was set on the batch

@@ -37,6 +37,15 @@ type fetchRow struct {
 	row      metadata.Message
 }
 
+// rowBatch is messages whose rows are read together.
+type rowBatch struct {
+	rows  []fetchRow
+	taken int                 // how many of rows have been met by what was read
+	uids  []uint32            // of rows
+	held  int64               // octets of the extents and summaries of rows
+	rest  []metadata.UIDRange // what comes after the batch
+}
+
 // fromRows answers what needs the messages' rows, a batch at a time.
 func (f *fetch) fromRows(ctx context.Context, uids []metadata.UIDRange) {
 	if err := f.s.account.ReserveRows(ctx, batchFew*rowCost); err != nil {
@@ -45,51 +54,94 @@ func (f *fetch) fromRows(ctx context.Context, uids []metadata.UIDRange) {
 	}
 	f.reserved = batchFew * rowCost
 	defer func() { f.s.account.AdjustRows(-f.reserved) }()
-	for len(uids) > 0 && f.s.enc.Err() == nil {
-		rest, err := f.load(ctx, uids)
-		if ctx.Err() != nil {
-			err = errCut
+	f.gather(&f.rowBatch, uids)
+	var err error
+	if f.resume() {
+		f.rest = nil
+	} else {
+		err = f.read(ctx, &f.rowBatch)
+	}
+	for err == nil && len(f.rows) > 0 {
+		f.charge()
+		read := f.readAhead(ctx)
+		f.answerBatch(ctx)
+		err = read(f.s.enc.Err() == nil)
+	}
+	if ctx.Err() != nil {
+		err = errCut
+	}
+	if err != nil {
+		f.failure = fmt.Errorf("read rows: %w", err)
+	}
+}
+
+// readAhead begins to read the next batch while this one is answered, if there is memory for
+// both: unpacking rows takes as long as answering them. Not where messages may be marked as seen,
+// by which the view changes. What it returns is called when the batch is answered, and makes the
+// next one the batch; without on it only ends what is under way.
+func (f *fetch) readAhead(ctx context.Context) func(on bool) error {
+	next := &f.other
+	turn := func() { f.rowBatch, f.other = f.other, f.rowBatch }
+	if len(f.rest) == 0 || f.marks || !f.reserve(2*batchRows*rowCost) {
+		return func(on bool) error {
+			next.rows = next.rows[:0]
+			if on {
+				f.gather(next, f.rest)
+			}
+			turn()
+			return f.read(ctx, &f.rowBatch)
 		}
-		if err != nil {
-			f.failure = fmt.Errorf("read rows: %w", err)
-			return
+	}
+	f.gather(next, f.rest)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		done <- f.s.guard("read rows ahead", func() error { return f.read(ctx, next) })
+	}()
+	return func(on bool) error {
+		if !on {
+			cancel()
 		}
-		if len(f.rows) > 0 {
-			f.answerBatch(ctx)
+		err := <-done
+		cancel()
+		turn()
+		if !on {
+			f.rows, err = f.rows[:0], nil
 		}
-		uids = rest
+		return err
 	}
 }
 
 // errEnough ends reading when a batch has become large.
 var errEnough = errors.New("enough was read")
 
-// load reads the next batch, and returns what is left to be read.
-func (f *fetch) load(ctx context.Context, uids []metadata.UIDRange) ([]metadata.UIDRange, error) {
-	v := f.s.view
+// gather makes b the first of the messages with the given UIDs.
+func (f *fetch) gather(b *rowBatch, uids []metadata.UIDRange) {
 	most := batchRows
 	if f.marks {
 		most = batchMarks
 	}
-	f.rows, f.held, f.taken = f.rows[:0], 0, 0
-	for m := range v.messages(uids) {
-		if len(f.rows) == most || len(f.rows) == batchFew && !f.reserve(int64(most)*rowCost) {
+	b.rows, b.uids, b.held, b.taken, b.rest = b.rows[:0], b.uids[:0], 0, 0, uids
+	for m := range f.s.view.messages(uids) {
+		if len(b.rows) == most || len(b.rows) == batchFew && !f.reserve(int64(most)*rowCost) {
 			break
 		}
-		f.rows = append(f.rows, fetchRow{seq: m.seq, uid: m.uid, slot: m.slot, ghost: m.ghost})
+		b.rows = append(b.rows, fetchRow{seq: m.seq, uid: m.uid, slot: m.slot, ghost: m.ghost})
+		b.uids = append(b.uids, m.uid)
 	}
-	if len(f.rows) == 0 {
-		return nil, nil
+}
+
+// read reads the rows of b, which may become shorter by it.
+func (f *fetch) read(ctx context.Context, b *rowBatch) error {
+	if len(b.rows) == 0 {
+		return nil
 	}
-	if f.resume() {
-		return nil, nil
-	}
-	err := v.mailbox.Rows(ctx, f.wanted(), f.needs, true, f.take)
+	err := f.s.view.mailbox.Rows(ctx, b.uids, f.needs, true, b.take)
 	if errors.Is(err, errEnough) {
-		f.rows, err = f.rows[:f.taken], nil
+		b.rows, err = b.rows[:b.taken], nil
 	}
-	f.charge()
-	return after(uids, f.rows[len(f.rows)-1].uid), err
+	b.rest = after(b.rest, b.rows[len(b.rows)-1].uid)
+	return err
 }
 
 // reserve sees to it that so many octets are reserved for the batch, if there is room.
@@ -102,36 +154,28 @@ func (f *fetch) reserve(octets int64) bool {
 	return true
 }
 
-// charge notes what the batch holds, if that is more than was reserved.
+// charge notes what is held of rows, if that is more than was reserved.
 func (f *fetch) charge() {
-	if more := int64(cap(f.rows))*rowSize + f.held - f.reserved; more > 0 {
+	held := int64(cap(f.rows)+cap(f.other.rows))*rowSize + f.held + f.other.held
+	if more := held - f.reserved; more > 0 {
 		f.s.account.AdjustRows(more)
 		f.reserved += more
 	}
 }
 
-// wanted are the UIDs of the batch.
-func (f *fetch) wanted() []uint32 {
-	f.uids = f.uids[:0]
-	for i := range f.rows {
-		f.uids = append(f.uids, f.rows[i].uid)
-	}
-	return f.uids
-}
-
 // take puts a row where it belongs in the batch.
-func (f *fetch) take(row *metadata.Message) error {
-	for f.taken < len(f.rows) && f.rows[f.taken].uid < row.UID {
-		f.taken++
+func (b *rowBatch) take(row *metadata.Message) error {
+	for b.taken < len(b.rows) && b.rows[b.taken].uid < row.UID {
+		b.taken++
 	}
-	if f.taken == len(f.rows) || f.rows[f.taken].uid != row.UID {
+	if b.taken == len(b.rows) || b.rows[b.taken].uid != row.UID {
 		return nil
 	}
-	r := &f.rows[f.taken]
-	f.taken++
+	r := &b.rows[b.taken]
+	b.taken++
 	r.row, r.found = *row, true
-	f.held += int64(len(row.Extent) + len(row.Summary))
-	if f.held >= batchBytes && f.taken < len(f.rows) {
+	b.held += int64(len(row.Extent) + len(row.Summary))
+	if b.held >= batchBytes && b.taken < len(b.rows) {
 		return errEnough
 	}
 	return nil

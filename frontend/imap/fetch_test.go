@@ -612,7 +612,7 @@ func benchmarkFetchRows(b *testing.B, form func(stored []byte) []byte) {
 					f.rows = append(f.rows, fetchRow{seq: rows[i].UID, uid: rows[i].UID})
 				}
 				for i := range rows {
-					_ = f.take(&rows[i]) // that there is much of it does not matter here
+					_ = f.rowBatch.take(&rows[i]) // that there is much of it does not matter here
 				}
 				f.answerBatch(b.Context())
 			}
