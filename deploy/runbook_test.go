@@ -1,8 +1,11 @@
 package deploy_test
 
 import (
+	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -35,6 +38,58 @@ func TestTexts(t *testing.T) {
 		for _, command := range regexp.MustCompile("`starling ([a-z]+)").FindAllStringSubmatch(text, -1) {
 			if !strings.Contains(help, "\n  "+command[1]+" ") {
 				t.Errorf("%s: there is no starling %s", name, command[1])
+			}
+		}
+	}
+}
+
+// What the table of failures names is there: each test where it is said to be, and each figure
+// among those that a test finds on a node.
+func TestTableOfFailures(t *testing.T) {
+	t.Parallel()
+	_, table, found := strings.Cut(read(t, "runbook.md"), "\n| what fails | what then |")
+	table, _, ended := strings.Cut(table, "\n\n")
+	rows := strings.Split(table, "\n")[2:]
+	if !found || !ended || len(rows) < 20 {
+		t.Fatalf("the table has %d rows", len(rows))
+	}
+	sources := make(map[string]string) // tests, by folder
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		folder, err := filepath.Rel("..", filepath.Dir(path))
+		sources[folder] += string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	figuresShown := strings.Fields(sources[filepath.Join("cmd", "starling")]) // TestMetrics looks for those that it lists
+	quoted := regexp.MustCompile("`([^`]+)`")
+	for _, row := range rows {
+		cells := strings.Split(row, " | ")
+		if len(cells) != 4 {
+			t.Errorf("a row has %d cells: %s", len(cells), row)
+			continue
+		}
+		figures, tests := quoted.FindAllStringSubmatch(cells[2], -1), quoted.FindAllStringSubmatch(cells[3], -1)
+		if len(tests) == 0 {
+			t.Errorf("nothing shows %s", cells[0])
+		}
+		for _, test := range tests {
+			folder, name, _ := strings.Cut(test[1], " ")
+			if !strings.Contains(sources[folder], "\nfunc "+name+"(t *testing.T)") {
+				t.Errorf("there is no %s in %s", name, folder)
+			}
+		}
+		for _, figure := range figures {
+			if strings.HasPrefix(figure[1], "starling_") && !slices.Contains(figuresShown, figure[1]) {
+				t.Errorf("there is no figure %s", figure[1])
 			}
 		}
 	}

@@ -46,6 +46,11 @@ func now(metric, label string) []query {
 	return one(`sum by (`+label+`) (`+metric+`{$m})`, "{{"+label+"}}")
 }
 
+// budget is how much of what there may be of memory for something is in use.
+func budget(used, what, legend string) query {
+	return query{`max(starling_mailstore_` + used + `{$m} / on (namespace, job, instance) starling_mailstore_memory_limit_bytes{$m, what="` + what + `"})`, legend}
+}
+
 // rows is the dashboard, from top to bottom.
 func rows() []row {
 	return []row{
@@ -97,9 +102,12 @@ func sessions() row {
 		{title: "Sessions by state", unit: "short", stacked: true, queries: now("starling_imap_sessions", "state")},
 		{title: "Sessions by node", unit: "short", stacked: true, queries: now("starling_imap_sessions", "instance")},
 		{title: "Ends of sessions", unit: "ops", stacked: true, queries: rate("starling_imap_disconnects_total", "reason")},
-		{title: "Connections", unit: "short", queries: now("starling_listener_connections", "listener")},
+		{title: "Connections", unit: "short", help: "imap and imaps share what is allowed.", queries: []query{
+			{`sum by (listener) (starling_listener_connections{$m})`, "{{listener}}"},
+			{`sum by (listener) (starling_listener_max_connections{$m, listener!="imaps"})`, "allowed: {{listener}}"},
+		}},
 		{title: "Connections accepted", unit: "ops", queries: rate("starling_listener_accepted_total", "listener")},
-		{title: "Connections refused", unit: "ops", help: "By limits of the node, an address, an account or a tenant, and for want of a PROXY header.", queries: []query{
+		{title: "Connections refused", unit: "ops", help: "By limits of the node, an address, an account or a tenant, for want of a PROXY header, or for one from an address that is not listed.", queries: []query{
 			{`sum by (listener, reason) (rate(starling_listener_refused_total{$m}[$__rate_interval]))`, "{{listener}}: {{reason}}"},
 			{`sum by (reason) (rate(starling_imap_refused_total{$m}[$__rate_interval]))`, "imap: {{reason}}"},
 			{`sum by (reason) (rate(starling_lmtp_refused_total{$m}[$__rate_interval]))`, "lmtp: {{reason}}"},
@@ -144,6 +152,7 @@ func logins() row {
 		{title: "Wait for a hash", unit: "s", help: "Passwords are hashed only so many at a time.", queries: quantiles("starling_auth_hash_wait_seconds")},
 		{title: "Hashes", unit: "ops", queries: rate("starling_auth_hashes_total", "instance")},
 		{title: "TLS handshakes", unit: "ops", stacked: true, queries: rate("starling_tls_handshakes_total", "result")},
+		{title: "TLS handshakes that wait for their turn", unit: "short", queries: now("starling_tls_handshakes_waiting", "instance")},
 		{title: "Certificates read again", unit: "ops", queries: rate("starling_tls_reloads_total", "result")},
 		{title: "Certificates expire in", unit: "s", queries: one(`min by (certificate) (starling_tls_certificate_expiry_timestamp_seconds{$m}) - time()`, "{{certificate}}")},
 	}}
@@ -168,6 +177,8 @@ func postgres() row {
 			`sum(rate(starling_postgres_round_trips_total{$m}[$__rate_interval])) / sum(rate(starling_imap_commands_total{$m}[$__rate_interval]))`, "round trips")},
 		{title: "New connections", unit: "ops", queries: rate("starling_postgres_dials_total", "instance")},
 		{title: "Had to wait for a connection", unit: "ops", queries: rate("starling_postgres_acquire_waits_total", "instance")},
+		{title: "Wait for a connection now", unit: "short", queries: now("starling_postgres_acquires_waiting", "instance")},
+		{title: "Turned away", unit: "ops", stacked: true, help: "Calls that did not wait: no connection can be had (away), or too many wait for one (long).", queries: rate("starling_postgres_shed_total", "reason")},
 		{title: "Settings that may lose mail", unit: "short", help: "fsync, full_page_writes or synchronous_commit is off, or no synchronous standby is named.", queries: one(`max by (job) (starling_postgres_durability_warnings{$m})`, "{{job}}")},
 	}}
 }
@@ -183,6 +194,7 @@ func objects() row {
 			{`sum(rate(starling_s3_breaker_refused_total{$m}[$__rate_interval]))`, "requests"},
 			{`sum(rate(starling_s3_retries_refused_total{$m}[$__rate_interval]))`, "retries"},
 		}},
+		{title: "Sent once more", unit: "ops", help: "GETs that were later than 95 % of the others.", queries: rate("starling_s3_hedges_total", "result")},
 		{title: "Large messages put whole at their end", unit: "ops", queries: rate("starling_s3_uploads_put_whole_total", "instance")},
 		{title: "Octets", unit: "Bps", queries: rate("starling_s3_bytes_total", "direction")},
 		{title: "Requests in flight", unit: "short", queries: now("starling_s3_requests_in_flight", "instance")},
@@ -241,8 +253,14 @@ func goRuntime() row {
 		{title: "Memory for mail", unit: "bytes", queries: []query{
 			{`sum by (instance) (starling_mailstore_snapshot_bytes{$m})`, "mailboxes {{instance}}"},
 			{`sum by (instance) (starling_mailstore_inflight_bytes{$m})`, "coming in {{instance}}"},
-			{`sum by (instance) (starling_mailstore_read_bytes{$m})`, "going out {{instance}}"},
+			{`sum by (instance) (starling_mailstore_rows_bytes{$m})`, "rows going out {{instance}}"},
+			{`sum by (instance) (starling_mailstore_read_bytes{$m})`, "bodies going out {{instance}}"},
+			{`sum by (instance) (starling_mailstore_kept_rows_bytes{$m})`, "rows kept {{instance}}"},
 			{`sum by (instance) (starling_mailstore_search_bytes{$m})`, "searches {{instance}}"},
+		}},
+		{title: "Memory for mail, of what there may be", unit: "percentunit", help: "The node that has most of it in use. At 100 % who asks for more waits, and is then refused.", queries: []query{
+			budget("snapshot_bytes", "snapshot", "mailboxes"), budget("inflight_bytes", "message", "coming in"),
+			budget("rows_bytes", "rows", "rows going out"), budget("read_bytes", "read", "bodies going out"),
 		}},
 		{title: "Goroutines", unit: "short", queries: one(`go_goroutines{$m}`, "{{instance}}")},
 		{title: "Pauses for garbage", unit: "s", queries: one(`rate(go_gc_duration_seconds_sum{$m}[$__rate_interval])`, "{{instance}}")},

@@ -169,6 +169,13 @@ func (s *Store) register(reg prometheus.Registerer) {
 	gauge("search_bytes", "Memory of what searches asked of messages.", s.recall.bytes)
 	gauge("read_bytes", "Memory reserved for bodies that are read to answer with.", s.reads.inUse)
 	gauge("rows_bytes", "Memory reserved for rows of messages that are read to answer with.", s.rows.inUse)
+	limit := auto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "starling_mailstore_memory_limit_bytes",
+		Help: "Memory that there may be for messages on their way in (inflight_bytes), mailboxes (snapshot_bytes), and rows and bodies to answer with (rows_bytes, read_bytes).",
+	}, []string{"what"})
+	for what, b := range map[string]*budget{"message": s.inflight, "snapshot": s.snapshots, "rows": s.rows, "read": s.reads} {
+		limit.WithLabelValues(what).Set(float64(b.most))
+	}
 }
 
 // commit counts a commit of n changes.
