@@ -36,7 +36,7 @@ starling_mailstore_loads_total starling_mailstore_catch_ups_total starling_mails
 starling_mailstore_last_sweep_timestamp_seconds starling_mailstore_sweep_found_total starling_mailstore_hint_latency_seconds
 starling_mailstore_over_quota_total starling_mailstore_inflight_bytes starling_mailstore_snapshot_bytes
 starling_mailstore_rows_bytes starling_mailstore_read_bytes starling_mailstore_search_bytes starling_mailstore_memory_limit_bytes
-starling_mailstore_read_group_size starling_mailstore_memory_refused_total starling_mailstore_corrupt_objects_total
+starling_mailstore_kept_rows_bytes starling_mailstore_rows_total starling_mailstore_read_group_size starling_mailstore_memory_refused_total starling_mailstore_corrupt_objects_total
 starling_collector_runs_total starling_collector_last_run_timestamp_seconds starling_collector_removed_total starling_collector_backlog
 starling_s3_requests_total starling_s3_request_duration_seconds starling_s3_retries_total starling_s3_bytes_total starling_s3_requests_in_flight
 starling_s3_breaker_state starling_s3_breaker_refused_total starling_s3_retries_refused_total starling_s3_hedges_total starling_s3_uploads_put_whole_total
@@ -50,7 +50,7 @@ go_goroutines process_cpu_seconds_total process_open_fds`)
 // metricLabels are all labels: each has values from a table of ours, but for those of
 // starling_build_info and certificate, which come from the build and the settings.
 var metricLabels = strings.Fields(`command result state reason listener certificate statement class outcome operation kind cause
-what direction tier dependency version go_version`)
+what direction tier dependency version go_version source`)
 
 // scrape reads the figures of a node.
 func scrape(t *testing.T, n *server) map[string]*dto.MetricFamily {

@@ -120,6 +120,7 @@ func commands() row {
 		{title: "Commands", unit: "ops", stacked: true, queries: rate("starling_imap_commands_total", "command")},
 		{title: "Results", unit: "ops", stacked: true, queries: rate("starling_imap_commands_total", "result")},
 		{title: "Time of a command, 99 %", unit: "s", help: "IDLE is no command of its own here.", queries: quantileBy("starling_imap_command_duration_seconds", "command")},
+		{title: "Rows of messages to answer with", unit: "ops", stacked: true, help: "Remembered (kept), or asked for (read).", queries: rate("starling_mailstore_rows_total", "source")},
 		{title: "Conflicts", unit: "ops", help: "Compare-and-set on a mailbox that another node was faster with; it is tried again.", queries: []query{
 			{`sum(rate(starling_mailstore_conflicts_total{$m}[$__rate_interval]))`, "conflicts"},
 		}},
