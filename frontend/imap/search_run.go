@@ -25,6 +25,8 @@ const (
 	searchBytes = 4 << 20
 	// searchSigns is how often the client hears that a search goes on.
 	searchSigns = 10 * time.Second
+	// searchLook is how often it is looked whether the client is still there.
+	searchLook = 400 * time.Millisecond
 	// searchReaders is how many messages a search reads at the same time.
 	searchReaders = 8
 	// maxSearchedHeader is how much of a header HEADER looks into, in bytes.
@@ -111,10 +113,19 @@ func (r *search) readSummaries(ctx context.Context, columns metadata.Columns) er
 	open := r.open
 	r.open = nil
 	var summary mail.Summary
+	account, held := r.s.account, int64(searchPiece*rowCost)
+	if err := account.ReserveRows(ctx, held); err != nil {
+		return fmt.Errorf("search summaries: %w", err)
+	}
+	defer func() { account.AdjustRows(-held) }()
 	for len(open) > 0 {
 		rows, rest, err := r.batch(ctx, open, columns)
 		if err != nil {
 			return err
+		}
+		if more := sizeOf(rows) - held; more > 0 {
+			account.AdjustRows(more)
+			held += more
 		}
 		deep := rows[:0]
 		for i := range rows {
@@ -165,6 +176,14 @@ func (r *search) batch(ctx context.Context, open []uint32, columns metadata.Colu
 	return rows, open[len(piece):], nil
 }
 
+// sizeOf is the memory of rows.
+func sizeOf(rows []metadata.Message) (octets int64) {
+	for i := range rows {
+		octets += rowSize + int64(len(rows[i].Extent)+len(rows[i].Summary))
+	}
+	return octets
+}
+
 // unpack reads the summary of c into summary.
 func (r *search) unpack(c *candidate, summary *mail.Summary) bool {
 	if err := summary.Unmarshal(c.row.Summary); err != nil {
@@ -196,17 +215,26 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 			}
 		})
 	}
-	for i := range rows {
-		if err := r.signOfLife(); err != nil {
-			cancel(err)
+	look := time.NewTicker(searchLook)
+	defer look.Stop()
+	hand := func(i int) bool { // in which one of the readers takes a message
+		for {
+			if err := r.signOfLife(); err != nil {
+				cancel(err)
+			}
+			select {
+			case <-ctx.Done():
+				return false
+			case next <- i:
+				return true
+			case <-look.C:
+			}
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		next <- i
+	}
+	for i := 0; i < len(rows) && hand(i); i++ {
 	}
 	close(next)
-	readers.Wait()
+	r.await(&readers, look.C, cancel)
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("search messages: %w", err)
 	}
@@ -218,10 +246,34 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 	return nil
 }
 
+// await waits for the readers, and cancels what they do when the client is gone.
+func (r *search) await(readers *sync.WaitGroup, look <-chan time.Time, cancel context.CancelCauseFunc) {
+	done := make(chan struct{})
+	go func() {
+		readers.Wait()
+		close(done)
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		case <-look:
+			if err := r.signOfLife(); err != nil {
+				cancel(err)
+			}
+		}
+	}
+}
+
 // signOfLife tells the client of a search that reads for long that it goes on, and
-// so finds out when the client is gone and the rest need not be read.
+// so finds out when the client is gone and the rest need not be read. A client that sends nothing
+// more may be gone, or only have no more to ask: it hears more often, since only an answer that
+// nobody takes tells them apart.
 func (r *search) signOfLife() error {
-	if time.Since(r.heard) < r.s.server.signs {
+	if time.Since(r.heard) < min(r.s.server.signs, searchLook) {
+		return nil
+	}
+	if time.Since(r.heard) < r.s.server.signs && !r.s.sendsNoMore() {
 		return nil
 	}
 	r.heard = time.Now()

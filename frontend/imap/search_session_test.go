@@ -1,14 +1,19 @@
 package imap
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
+	"starling/blobstore"
+	"starling/blobstore/memory"
 	"starling/frontend/imapwire"
+	"starling/frontend/mailstore"
 )
 
 // searchMails are the messages of the tests, by sequence number and UID from 1.
@@ -443,4 +448,99 @@ func TestSearchSignsOfLife(t *testing.T) {
 	if _, err := (searchCmd{args: args}).run(t.Context(), s); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("the search went on: %v", err)
 	}
+}
+
+// stuckBlobs are objects that are never read to the end: who reads one waits until it is told to stop.
+type stuckBlobs struct {
+	blobstore.Store
+	asked, ended chan struct{}
+}
+
+func (b *stuckBlobs) Get(ctx context.Context, _ blobstore.Key, _, _ int64) (io.ReadCloser, error) {
+	b.asked <- struct{}{}
+	<-ctx.Done()
+	b.ended <- struct{}{}
+	return nil, ctx.Err()
+}
+
+// A search whose client is gone ends, though nothing that it waits for does, and long before the
+// next sign of life is due. One whose client has only no more to ask goes on, and gives more of them.
+func TestSearchEndsWithItsClient(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []bool{true, false} {
+		t.Run(fmt.Sprintf("gone %v", gone), func(t *testing.T) {
+			t.Parallel()
+			blobs := &stuckBlobs{Store: memory.New(), asked: make(chan struct{}, 10), ended: make(chan struct{}, 10)}
+			n := newTestNode(t, func(c *mailstore.Config, _ *Config) { c.Blobs = blobs })
+			n.server.signs = 24 * time.Hour
+			c := n.connect(t)
+			c.put("INBOX", "", "Subject: x\n\nhello\n")
+			client, server := tcpPair(t)
+			c = n.talkOver(t, client, server)
+			c.ok("SELECT INBOX")
+			if _, err := io.WriteString(client, "s SEARCH BODY hello\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			<-blobs.asked
+			if gone {
+				if err := client.Close(); err != nil {
+					t.Fatal(err)
+				}
+				<-blobs.ended
+				return
+			}
+			if err := client.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				if line := c.line(); !strings.HasPrefix(line, "* OK Still searching") {
+					t.Fatalf("%q", line)
+				}
+			}
+			select {
+			case <-blobs.ended:
+				t.Error("the search of a client that listens was ended")
+			default:
+			}
+		})
+	}
+}
+
+// tcpPair is both ends of a connection.
+func tcpPair(t *testing.T) (client *net.TCPConn, server net.Conn) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return conn.(*net.TCPConn), server
+}
+
+// A search holds rows within the memory for those: where there is none it is refused for now.
+func TestSearchWithinMemory(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t, func(c *mailstore.Config, _ *Config) { c.ReadMemory = 3 << 20 })
+	c := n.connect(t)
+	c.put("INBOX", "", "Subject: x\n\nhello\n")
+	c.ok("SELECT INBOX")
+	other := n.store.Account(n.account, func() {})
+	defer other.Close()
+	if err := other.ReserveRows(t.Context(), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	c.want("SEARCH BODY hello", "NO [UNAVAILABLE] …")
+	other.AdjustRows(-1 << 20)
+	c.want("SEARCH BODY hello", "* SEARCH 1", "OK SEARCH completed")
+	if !other.TryReserveRows(1 << 20) {
+		t.Error("the search did not give back what it reserved")
+	}
+	other.AdjustRows(-1 << 20)
 }

@@ -118,6 +118,12 @@ type talk struct {
 func (n *testNode) connect(t testing.TB, enabled ...extensions) *talk {
 	t.Helper()
 	client, server := net.Pipe()
+	return n.talkOver(t, client, server, enabled...)
+}
+
+// talkOver is connect over a given connection.
+func (n *testNode) talkOver(t testing.TB, client, server net.Conn, enabled ...extensions) *talk {
+	t.Helper()
 	s := newSession(n.server, server, false)
 	if err := s.login(n.account); err != nil {
 		t.Fatal(err)
