@@ -18,8 +18,8 @@ import (
 
 const (
 	idlersStarling = 10_000
-	idlersDovecot  = 500 // each is a process
-	idleSettle     = "10s"
+	idlersDovecot  = 500   // each is a process
+	idleSettle     = "30s" // within which a node that has become quiet gives back what the logins took
 )
 
 // idleMemory is what a session costs that waits in IDLE: of Starling's by one node that has just begun, plain and under

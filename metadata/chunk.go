@@ -153,7 +153,7 @@ func NewEdit(no int32) *Edit { return &Edit{no: no, stored: []byte{chunkFormat}}
 
 // Edit starts from a copy of c.
 func (c *Chunk) Edit() *Edit {
-	stored := make([]byte, len(c.stored), len(c.stored)+chunkPad*slotSize)
+	stored := make([]byte, len(c.stored), min(len(c.stored)+chunkPad*slotSize, 1+ChunkSlots*slotSize))
 	copy(stored, c.stored)
 	return &Edit{no: c.no, stored: stored}
 }

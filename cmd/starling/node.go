@@ -101,6 +101,7 @@ func (n *node) run(ctx context.Context) error {
 	defer stopStore()
 	var store, servers sync.WaitGroup
 	store.Go(func() { n.fail(n.store.Run(storeCtx)) })
+	store.Go(func() { returnMemory(storeCtx) })
 	for _, l := range n.listeners {
 		n.logListening(l.what, l.Addr())
 		servers.Go(func() { n.fail(l.serve(l)) })
