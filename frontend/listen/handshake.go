@@ -9,7 +9,7 @@ import (
 
 // handshakeWait is how long a handshake waits for its turn. A client that is told nothing for
 // longer gives up by itself.
-const handshakeWait = 5 * time.Second
+const handshakeWait = 10 * time.Second
 
 // errHandshakes ends a handshake whose turn has not come in time.
 var errHandshakes = errors.New("too many handshakes at the same time")
