@@ -126,6 +126,9 @@ func (f *fetch) gather(b *rowBatch, uids []metadata.UIDRange) {
 		if len(b.rows) == most || len(b.rows) == batchFew && !f.reserve(int64(most)*rowCost) {
 			break
 		}
+		if len(b.rows) == batchFew {
+			b.rows, b.uids = slices.Grow(b.rows, most-batchFew), slices.Grow(b.uids, most-batchFew)
+		}
 		b.rows = append(b.rows, fetchRow{seq: m.seq, uid: m.uid, slot: m.slot, ghost: m.ghost})
 		b.uids = append(b.uids, m.uid)
 	}

@@ -72,17 +72,26 @@ func (a *runAhead) fill(ctx context.Context) {
 		a.ring[a.begun%aheadObjects] = m
 		a.begun++
 		a.bytes += m.cost
-		if m.cost > 0 && m.err == nil {
-			p := m.first()
+		switch {
+		case m.cost == 0 || m.err != nil:
+		case len(rows) == 1: // nothing could be done meanwhile
+			m.err = a.f.readFirst(ctx, m)
+		default:
 			m.ready = make(chan struct{})
 			a.fetching.Go(func() {
 				defer close(m.ready)
-				m.err = a.f.s.guard("read ahead", func() error {
-					return m.body.ReadRange(ctx, io.Discard, p.off, min(p.n, aheadPart))
-				})
+				m.err = a.f.readFirst(ctx, m)
 			})
 		}
 	}
+}
+
+// readFirst has a message's body hold what is read of it first.
+func (f *fetch) readFirst(ctx context.Context, m *fetched) error {
+	p := m.first()
+	return f.s.guard("read ahead", func() error {
+		return m.body.ReadRange(ctx, io.Discard, p.off, min(p.n, aheadPart))
+	})
 }
 
 // reserve takes the memory that a message's body may hold from what all sessions
