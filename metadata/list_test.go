@@ -2,6 +2,7 @@ package metadata_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -210,6 +211,25 @@ func TestRecent(t *testing.T) {
 		}
 		do(t, db, n, n.storing(metadata.Seen, 1)) // a claim is no conflict
 	})
+}
+
+// A claim is not waited for by the disk; what comes after it on the same connection is.
+func TestRecentLeavesTheConnectionAsItWas(t *testing.T) {
+	t.Parallel()
+	dsn := metadatatest.DSN(t)
+	metadatatest.Exec(t, dsn, `do $$ begin execute format('alter database %I set synchronous_commit = on', current_database()); end $$`)
+	db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn})
+	check(t, err)
+	defer db.Close()
+	n := inboxOf(t, db)
+	n = do(t, db, n, n.appending(1))
+	_, won, err := db.ClaimRecent(t.Context(), n.box.Account, n.box.ID, 2)
+	check(t, err)
+	warnings, err := db.Warnings(t.Context()) // on the connection that was used last
+	check(t, err)
+	if !won || slices.ContainsFunc(warnings, func(w string) bool { return strings.HasPrefix(w, "synchronous_commit") }) {
+		t.Errorf("won: %t; after that the connection warns: %q", won, warnings)
+	}
 }
 
 func TestUIDValidityRises(t *testing.T) {

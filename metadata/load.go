@@ -280,8 +280,10 @@ order by r.n`,
 }
 
 // ClaimRecent gives the caller the messages from UID from up to below uidnext
-// as \Recent, if won; otherwise others have them. Modseq and stamp stay.
+// as \Recent, if won; otherwise others have them. Modseq and stamp stay. Nobody waits for
+// the disk: after a crash a message may be recent once more (RFC 3501 §2.3.2).
 func (db *DB) ClaimRecent(ctx context.Context, account AccountID, id MailboxID, uidnext int64) (from int64, won bool, err error) {
+	var unsynced string
 	err = db.writeRow(ctx, "claim recent messages", `
 with o as materialized (
   select recent
@@ -292,8 +294,8 @@ update mailbox m
 set recent = $3::bigint
 from o
 where m.account_id = $1::bigint and m.id = $2::bigint
-returning o.recent`,
-		[]any{account, id, uidnext}, &from)
+returning o.recent, set_config('synchronous_commit', 'off', true)`,
+		[]any{account, id, uidnext}, &from, &unsynced)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}
