@@ -38,15 +38,29 @@ func (c appendCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if err != nil {
 		return "", tryCreate(err)
 	}
-	defer upload.Discard()
+	received := false
+	defer func() {
+		if !received {
+			upload.Discard()
+		}
+	}()
 	if err := c.receive(s, upload); err != nil {
 		return "", err
 	}
-	done, err := upload.Append(ctx, nil)
-	if err != nil {
-		return "", tryCreate(err)
+	received = true
+	rest := func() (imapwire.Code, error) {
+		defer upload.Discard()
+		done, err := upload.Append(ctx, nil)
+		if err != nil {
+			return "", tryCreate(err)
+		}
+		return imapwire.CodeAppendUID(done.UIDValidity, imapwire.NumSetOf(done.UID)), nil
 	}
-	return imapwire.CodeAppendUID(done.UIDValidity, imapwire.NumSetOf(done.UID)), nil
+	if s.hasMore() {
+		s.begun = &ahead{upload: upload, rest: rest}
+		return "", nil
+	}
+	return rest()
 }
 
 // tryCreate tells a client that the target of a command is not there, and that

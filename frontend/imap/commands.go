@@ -113,6 +113,9 @@ func (s *session) runCommand() bool {
 	s.command = name
 	var cmd command
 	row, known := commands[name]
+	if name != "APPEND" && !s.settle(0) {
+		return false
+	}
 	switch {
 	case err != nil:
 	case !known:
@@ -123,7 +126,7 @@ func (s *session) runCommand() bool {
 		cmd, err = row.parse(s.dec)
 	}
 	if err != nil {
-		return s.refuse(err)
+		return s.settle(0) && s.refuse(err)
 	}
 	s.logReceived()
 	r := running{tag: tag, name: name, row: row, began: time.Now()}
@@ -139,6 +142,14 @@ func (s *session) runCommand() bool {
 		return true
 	}
 	s.idle = nil
+	if a := s.begun; a != nil {
+		s.begun = nil
+		return s.goAhead(&r, a)
+	}
+	if !s.settle(0) {
+		s.unanswered(&r)
+		return false
+	}
 	which := row.news
 	if c, ok := cmd.(held); ok {
 		which = c.news()

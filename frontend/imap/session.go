@@ -59,6 +59,8 @@ type session struct {
 	account  *mailstore.Account // nil before the login
 	view     *view              // nil unless selected
 	idle     *idle              // nil unless IDLE runs
+	begun    *ahead             // what the command that runs leaves to be done; nil: nothing
+	ahead    []*ahead           // APPENDs that are not answered
 	protocol *protocol          // nil unless it is logged
 	command  string             // the one that runs, for logs
 	failed   int                // logins
@@ -158,11 +160,14 @@ func (s *session) recount() {
 
 // input reads from the connection. Inside of a command the client has
 // ReadTimeout for each piece (pace.go), but until it is logged in no longer than for that;
-// between commands the alarm has set the deadline. What was answered is sent before
-// anything more is waited for.
+// between commands the alarm has set the deadline. What was asked for is answered, and
+// sent, before anything more is waited for.
 type input struct{ *session }
 
 func (in input) Read(p []byte) (int, error) {
+	if len(in.ahead) > 0 && !in.hasMore() && !in.settle(0) {
+		return 0, io.EOF
+	}
 	if err := in.enc.Flush(); err != nil {
 		return 0, err
 	}
@@ -259,6 +264,7 @@ func (s *session) work(first func() bool) {
 			s.log().Error("panic", zap.String("command", s.command), zap.Any("bug", bug), zap.ByteString("stack", debug.Stack()))
 		}
 		if !parked {
+			s.abandon()
 			s.end.finish()
 			s.close()
 		}
@@ -347,6 +353,9 @@ func (s *session) close() {
 func (s *session) next() (on, parked bool) {
 	s.pace.restart()
 	if len(s.dec.Buffered()) == 0 {
+		if !s.settle(0) {
+			return false, false
+		}
 		if err := s.enc.Release(); err != nil {
 			return s.lost(err), false
 		}

@@ -50,12 +50,23 @@ const (
 // while a commit was under way goes into the next one together. It is not cut
 // short by the caller's context: an operation that began has an answer.
 func (b *box) do(ctx context.Context, op operation) {
-	p := &pending{operation: op, span: b.store.spanOf(ctx), done: make(chan struct{})}
+	p, start := b.enqueue(ctx, op)
+	b.await(p, start)
+}
+
+// enqueue queues op; await has to follow.
+func (b *box) enqueue(ctx context.Context, op operation) (p *pending, start bool) {
+	p = &pending{operation: op, span: b.store.spanOf(ctx), done: make(chan struct{})}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.queue = append(b.queue, p)
-	start := !b.draining
+	start = !b.draining
 	b.draining = true
-	b.mu.Unlock()
+	return p, start
+}
+
+// await waits until p is answered. start says that nobody else commits what is queued.
+func (b *box) await(p *pending, start bool) {
 	if start && b.drain() {
 		b.store.work.Go(func() {
 			for b.drain() { // until nothing is queued

@@ -46,8 +46,10 @@ type Upload struct {
 	sendCtx context.Context  //nolint:containedctx // of what is sent meanwhile, which Discard ends
 	parser  *message.Parser
 	size    int64
-	cost    int64 // of the store's inflight
-	err     error // of the first Write that failed: the message is not whole
+	cost    int64         // of the store's inflight
+	err     error         // of the first Write that failed: the message is not whole
+	before  *Upload       // whose message comes in before this one; nil: none has to
+	queued  chan struct{} // closed once the message has its place among those that come in, or gets none
 }
 
 // Appended is where a message came to stand.
@@ -85,7 +87,7 @@ func (a *Account) Upload(ctx context.Context, in Incoming, size int64) (*Upload,
 	u := &Upload{
 		store: a.store, account: a, box: b, in: in,
 		emailID: randomID(), object: blobstore.NewObject(),
-		parser: message.NewParser(), cost: cost, sendCtx: context.WithoutCancel(ctx),
+		parser: message.NewParser(), cost: cost, sendCtx: context.WithoutCancel(ctx), queued: make(chan struct{}),
 	}
 	u.spool = a.store.codec.Spool(codec.Header{
 		Tenant:       int64(a.row.Tenant),
@@ -178,6 +180,10 @@ func (u *Upload) Discard() {
 	}
 }
 
+// After has the message come in after that of before, while both are appended at the same
+// time. It is called before Append; before has to be appended, whatever becomes of it.
+func (u *Upload) After(before *Upload) { u.before = before }
+
 // putAttempts is how often a message is put again because the commit came too
 // late for its object.
 const putAttempts = 3
@@ -187,6 +193,7 @@ const putAttempts = 3
 // by which a delivery that is tried again is known: a second one does nothing and
 // succeeds.
 func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, error) {
+	defer u.pass()
 	if u.err != nil {
 		return Appended{}, fmt.Errorf("append what was not taken in whole: %w", u.err)
 	}
@@ -256,7 +263,10 @@ func (u *Upload) put(ctx context.Context, object io.ReadSeeker, size int64) (blo
 // commit appends to the mailbox that has the name now: the one that had it when
 // the upload began may have been renamed or deleted meanwhile.
 func (u *Upload) commit(ctx context.Context, op *appendOp) {
-	u.box.do(ctx, op)
+	u.follow()
+	p, start := u.box.enqueue(ctx, op)
+	u.pass()
+	u.box.await(p, start)
 	if !errors.Is(op.err, metadata.ErrNoMailbox) {
 		return
 	}
@@ -268,6 +278,24 @@ func (u *Upload) commit(ctx context.Context, op *appendOp) {
 	u.box.release()
 	u.box = b
 	b.do(ctx, op)
+}
+
+// follow waits until the message before this one has its place.
+func (u *Upload) follow() {
+	if u.before != nil {
+		<-u.before.queued
+		u.before = nil
+	}
+}
+
+// pass lets the message after this one have its place.
+func (u *Upload) pass() {
+	u.follow() // if this one failed before its turn came
+	select {
+	case <-u.queued:
+	default:
+		close(u.queued)
+	}
 }
 
 // appendOp adds a message whose object has been put.
