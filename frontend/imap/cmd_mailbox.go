@@ -11,14 +11,14 @@ import (
 
 // createCmd is CREATE (RFC 9051 §6.3.4).
 type createCmd struct {
-	name string
+	name string   // as it was sent
 	use  []string // RFC 6154 §3
 }
 
 func parseCreate(d *imapwire.Decoder) (command, error) {
 	var c createCmd
 	d.SP()
-	c.name = d.Mailbox()
+	c.name = d.SentMailbox()
 	c.use = d.CreateParams().Use
 	return c, d.End()
 }
@@ -35,6 +35,9 @@ func (c createCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	row, err := s.account.Create(ctx, name, use)
 	if err != nil {
 		return "", err
+	}
+	if asked := strings.TrimSuffix(c.name, string(mailstore.Delimiter)); asked != name && s.has(rev2) {
+		s.enc.List(&imapwire.Listing{Delimiter: mailstore.Delimiter, Name: name, OldName: asked}) // RFC 9051 §6.3.9.6
 	}
 	return imapwire.CodeMailboxID(mailboxID(row.Account, row.ID)), nil // RFC 8474 §4.1
 }

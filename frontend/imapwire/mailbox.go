@@ -14,13 +14,20 @@ func (d *Decoder) Mailbox() string {
 	return FoldInbox(d.mailboxName(d.astring(classAString, "a mailbox name")))
 }
 
+// SentMailbox reads a mailbox name and decodes it, and leaves all else as the client wrote it.
+func (d *Decoder) SentMailbox() string {
+	return d.sentName(d.astring(classAString, "a mailbox name"))
+}
+
 // ListMailbox reads a pattern of LIST, in which "%" and "*" are wildcards, decoded like a name; INBOX is not folded
 // (list-mailbox, RFC 9051 §9).
 func (d *Decoder) ListMailbox() string {
 	return d.mailboxName(d.astring(classList, "a mailbox pattern"))
 }
 
-func (d *Decoder) mailboxName(b []byte) string {
+func (d *Decoder) mailboxName(b []byte) string { return norm.NFC.String(d.sentName(b)) }
+
+func (d *Decoder) sentName(b []byte) string {
 	if d.err != nil {
 		return ""
 	}
@@ -30,14 +37,14 @@ func (d *Decoder) mailboxName(b []byte) string {
 			d.Fail("mailbox name is not valid UTF-8")
 			return ""
 		}
-		return norm.NFC.String(name)
+		return name
 	}
 	name, err := DecodeUTF7(name)
 	if err != nil {
 		d.Fail("mailbox name is not valid modified UTF-7")
 		return ""
 	}
-	return norm.NFC.String(name)
+	return name
 }
 
 // FoldInbox returns name with INBOX in capitals where it is the whole name, or its first level.

@@ -10,7 +10,7 @@ import (
 
 // SearchText looks for needles (UTF-8, see [Matcher]) in the text of the message that s is the summary of, and says for each
 // whether it is there. The text is that of SEARCH BODY (RFC 9051 §6.4.4): the decoded
-// bodies of all text parts, and the headers of all parts and of messages inside, with encoded words decoded. With
+// bodies of all text parts and reports (message/delivery-status, say), and the headers of all parts and of messages inside, with encoded words decoded. With
 // withHeader it has the message's own header too, as for SEARCH TEXT. Other parts, attached files for
 // example, are not looked into. A part whose transfer encoding or charset is not known is
 // matched as it is. Errors are those of ra.
@@ -26,7 +26,7 @@ func SearchText(ra io.ReaderAt, s *Summary, needles [][]byte, withHeader bool) (
 				return nil, fmt.Errorf("search header of part %d: %w", i, err)
 			}
 		}
-		if !p.IsText() || p.Children > 0 {
+		if !p.isSearched() {
 			continue
 		}
 		if err := copyUntilDone(m, p.TextReader(ra), bufferSize(p.Size())); err != nil {
@@ -35,6 +35,11 @@ func SearchText(ra io.ReaderAt, s *Summary, needles [][]byte, withHeader bool) (
 		m.Break()
 	}
 	return m.Found(), nil
+}
+
+// isSearched reports whether the part's body is text: what a report says of a delivery, and to whom, is often nowhere else.
+func (p *Part) isSearched() bool {
+	return p.Children == 0 && (p.IsText() || equalFold(p.Type, "message"))
 }
 
 // TextReader returns a reader of the part's body in UTF-8: decoded from its transfer encoding and its charset. What is not

@@ -109,6 +109,10 @@ Content-Transfer-Encoding: x-nothing
 
 as it is
 --b
+Content-Type: message/delivery-status
+
+Final-Recipient: rfc822; nobody@example.net
+--b
 Content-Type: message/rfc822
 
 Subject: forwarded =?utf-8?Q?b=C3=A4r?=
@@ -137,6 +141,7 @@ func TestSearchText(t *testing.T) {
 		{"as it is", true, true},
 		{"Forwarded Bär", true, true},
 		{"inner text", true, true},
+		{"NOBODY@example.net", true, true},
 		{"lait\r\nÄpfel", false, false},
 		{"", true, true},
 	} {
