@@ -41,6 +41,7 @@ type Proxy struct {
 	rewrite [2]func([]byte) []byte
 	changed chan struct{} // closed when toxics change
 	refuse  bool
+	refused int // connections that were
 	pairs   map[*pair]struct{}
 	cuts    int // connections that were cut
 }
@@ -144,6 +145,13 @@ func (p *Proxy) Cuts() int {
 	return p.cuts
 }
 
+// Refused is how many connections were broken as soon as they came.
+func (p *Proxy) Refused() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
+}
+
 // Close ends all connections and waits until nothing of the proxy runs.
 func (p *Proxy) Close() {
 	p.done()
@@ -165,6 +173,9 @@ func (p *Proxy) accept() {
 func (p *Proxy) serve(c net.Conn) {
 	p.mu.Lock()
 	network, backend, refuse := p.network, p.backend, p.refuse
+	if refuse {
+		p.refused++
+	}
 	p.mu.Unlock()
 	pair := &pair{ends: [2]net.Conn{c, nil}}
 	if refuse || backend == "" {

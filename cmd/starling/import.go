@@ -5,13 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"starling/blobstore"
 	"starling/frontend/mailstore"
 	"starling/metadata"
 )
+
+// importPatience is how long an import waits for PostgreSQL or the object storage to be there
+// again before it breaks off.
+const importPatience = time.Minute
 
 // importOptions are the flags of starling import.
 type importOptions struct {
@@ -38,6 +45,7 @@ func newImport() *cobra.Command {
 			"quoted there by one or more >, one is taken off. Flags come from a Maildir's file\n" +
 			"names, or the fields Status and X-Status in an mbox; dates from a Maildir's files'\n" +
 			"times, an mbox's From lines, or the field Date.\n\n" +
+			"Where PostgreSQL or the object storage is away, it waits for a minute.\n" +
 			"Nodes may serve the account meanwhile. The configuration is that of serve.",
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0], args[1:]) },
@@ -177,10 +185,12 @@ func (im *importer) one(ctx context.Context, item importItem) error {
 		im.progress.again(item.size)
 		return nil
 	}
-	if err := im.ensure(ctx, item.mailbox); err != nil {
-		return err
-	}
-	again, err := im.append(ctx, item, known, digest)
+	again, err := patiently(ctx, func() (bool, error) {
+		if err := im.ensure(ctx, item.mailbox); err != nil {
+			return false, err
+		}
+		return im.append(ctx, item, known, digest)
+	})
 	switch {
 	case errors.Is(err, mailstore.ErrTooBig) || errors.Is(err, errImportSource):
 		im.progress.failed(item.name, err)
@@ -197,6 +207,18 @@ func (im *importer) one(ctx context.Context, item importItem) error {
 		im.progress.imported(item.size)
 	}
 	return nil
+}
+
+// patiently does something until it succeeds or fails for another reason than that a server
+// is not to be had, and gives up in the end. It must be harmless to do again.
+func patiently[T any](ctx context.Context, do func() (T, error)) (T, error) {
+	return backoff.Retry(ctx, func() (T, error) {
+		done, err := do()
+		if err != nil && !errors.Is(err, metadata.ErrUnavailable) && !errors.Is(err, blobstore.ErrUnavailable) {
+			err = backoff.Permanent(err)
+		}
+		return done, err
+	}, backoff.WithMaxElapsedTime(importPatience))
 }
 
 func (im *importer) append(ctx context.Context, item importItem, known importRead, digest [32]byte) (again bool, err error) {

@@ -305,6 +305,41 @@ func TestImportKilled(t *testing.T) {
 	}
 }
 
+// An import waits for a PostgreSQL that is away for a moment, and brings every message once.
+func TestImportWaits(t *testing.T) {
+	t.Parallel()
+	const count = 300
+	im := newImporter(t)
+	watch := login(t, im.nodes[0].imap, testUser, testPassword, nil)
+	proxy, dsn := im.hole()
+	im.env = append(im.env, dsn)
+	var box strings.Builder
+	for i := range count {
+		fmt.Fprintf(&box, "From x Thu Jan  2 03:04:05 2020\n%s\n", strings.ReplaceAll(numberedMail(i), "\r\n", "\n"))
+	}
+	p := start(t, im.invocation([]string{testUser, write(t, importOne, box.String(), t.TempDir(), "many.mbox")}))
+	waitFor := func(what string, there func() bool) {
+		t.Helper()
+		for !there() {
+			select {
+			case <-p.done:
+				t.Fatalf("it ended before %s: %s", what, p.output.String())
+			default:
+			}
+		}
+	}
+	waitFor("it was half done", func() bool { return im.messages(watch) >= 20 })
+	proxy.Cut(true)
+	waitFor("it was refused", func() bool { return proxy.Refused() >= 3 })
+	proxy.Heal()
+	if status := p.wait(); status != 0 {
+		t.Errorf("status %d: %s", status, p.output.String())
+	}
+	if n := im.messages(watch); n != count {
+		t.Errorf("%d messages, want %d", n, count)
+	}
+}
+
 // messages is how many messages are in INBOX.
 func (im *importer) messages(client *imapclient.Client) uint32 {
 	im.t.Helper()
