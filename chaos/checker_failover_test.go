@@ -94,6 +94,37 @@ func TestCheckFailover(t *testing.T) {
 			mails(r, func(b *Box) { b.UIDNext, b.HighestModSeq = b.UIDNext+1, b.HighestModSeq+1 })
 			add(r, Mail{UID: 4 + uidJump, ModSeq: 1<<28 + 1, ID: "e", Flags: noFlags, Size: 10})
 		}},
+		{"so does who was told only by half that it was gone", nil, func(r *Run) {
+			r.Ops[one].Whole = false
+			r.Ops[one].Told = []Told{exists(3), {Kind: Vanished, Earlier: true, UIDs: []uint32{4}}}
+			r.Ops[quiet1].Quiet = false
+			search := r.Ops[quiet1]
+			search.Name, search.Found, search.Start, search.End = "UID SEARCH", &Found{UIDs: []uint32{1, 2, 3}, Min: 1, Max: 3, Count: 3}, 44*ms, 45*ms
+			r.Ops = append(r.Ops, search)
+		}},
+		{"it was expunged again, which is not told to who knew it as gone", nil, func(r *Run) {
+			const again = 1<<28 + 1
+			r.Ops = slices.Insert(r.Ops, one,
+				Op{Client: 2, Conn: 5, Node: 2, Name: "UID EXPUNGE", Mailbox: "INBOX", UIDs: []uint32{2}, Start: 35 * ms, End: 36 * ms, Result: OK})
+			one, three := &r.Ops[one+1], &r.Ops[three+1]
+			one.Whole, one.Told = false, []Told{exists(2), {Kind: Vanished, Earlier: true, UIDs: []uint32{4}}}
+			three.Told = append([]Told{exists(2), three.Told[1], fetched(2, 3, 10, "c", noFlags...)}, Told{Kind: Vanished, Earlier: true, UIDs: []uint32{2, 4}})
+			one.HighestModSeq, three.HighestModSeq = again, again
+			mails(r, func(b *Box) {
+				b.Mails, b.Messages, b.Unseen, b.Size, b.HighestModSeq = []Mail{b.Mails[0], b.Mails[2]}, 2, 2, 20, again
+			})
+			r.Bytes, r.Messages = 20, 2
+		}},
+		{"a STATUS tells of the mailbox as it was left", nil, func(r *Run) {
+			r.Ops = append(r.Ops, Op{Client: 4, Conn: 4, Node: 1, Name: "STATUS", Start: 35 * ms, End: 36 * ms, Result: OK, Counts: []Count{
+				{Mailbox: "INBOX", ID: "F1", Messages: 3, Unseen: 3, Size: 30, UIDValidity: 7, Next: 4, ModSeq: 10},
+			}})
+		}},
+		{"a STATUS goes back further than that", []Rule{UIDRising, ModSeqOnce}, func(r *Run) {
+			r.Ops = append(r.Ops, Op{Client: 4, Conn: 4, Node: 1, Name: "STATUS", Start: 35 * ms, End: 36 * ms, Result: OK, Counts: []Count{
+				{Mailbox: "INBOX", ID: "F1", Messages: 3, Unseen: 3, Size: 30, UIDValidity: 7, Next: 3, ModSeq: 9},
+			}})
+		}},
 		{"who asks only about what it knew learns later what is there again", nil, func(r *Run) {
 			r.Ops[three].Whole = false
 			r.Ops[three].Told = []Told{exists(3), fetched(3, 3, 10, "c", noFlags...), {Kind: Vanished, Earlier: true, UIDs: []uint32{4}}}

@@ -36,7 +36,7 @@ func (v *view) over(k Kept, o *Op) {
 	for uid := range v.gone {
 		if _, live := k.Flags[uid]; live {
 			delete(v.gone, uid)
-			if o.Takes && !named {
+			if o.Takes && o.Whole && !named {
 				v.uids = append(v.uids, uid)
 			}
 		}
@@ -50,7 +50,7 @@ func (v *view) over(k Kept, o *Op) {
 			}
 		}
 	}
-	if !o.Takes || !named {
+	if !o.Takes || o.Whole && !named {
 		return
 	}
 	v.uids = back(v.uids, o.Told) // what is there again stands amid the others

@@ -112,7 +112,7 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 	if err := errors.Join(append(b.errs, err)...); err != nil {
 		return nil, Figures{}, err
 	}
-	if err := c.Heal(ctx); err != nil {
+	if err := errors.Join(c.Heal(ctx), c.works(ctx, user)); err != nil {
 		return nil, Figures{}, err
 	}
 	r := &Run{Failovers: b.failovers}
@@ -138,6 +138,33 @@ func (c *Cluster) Run(ctx context.Context, o Options) (*Run, Figures, error) {
 	}
 	r.Unsound, err = c.check(ctx, user)
 	return r, f, err
+}
+
+// mendTime is within what a node works again after all is mended: what it found wanting it asks again only after a while.
+const mendTime = 10 * time.Second
+
+// works waits until all nodes do what an account asks.
+func (c *Cluster) works(ctx context.Context, user string) error {
+	errs := make([]error, Nodes)
+	var asking sync.WaitGroup
+	for i, n := range c.Nodes {
+		asking.Go(func() {
+			for end := time.Now().Add(mendTime); ; pause(ctx, 50*time.Millisecond) {
+				one := &client{user: user, nodes: []string{n.Links.Clients.Addr()}, conns: new(atomic.Int64)}
+				err := one.connect(0, boxes()[0])
+				one.drop()
+				if err == nil {
+					return
+				}
+				if time.Now().After(end) {
+					errs[i] = fmt.Errorf("node %d, after all is mended: %w", n.No, err)
+					return
+				}
+			}
+		})
+	}
+	asking.Wait()
+	return errors.Join(errs...)
 }
 
 func (c *Cluster) account(ctx context.Context, user string) (metadata.AccountID, error) {
@@ -365,9 +392,6 @@ func (c *Cluster) inspect(user string) ([]State, error) {
 	return states, errors.Join(errs...)
 }
 
-// mendTime is within what a node works again after all is mended.
-const mendTime = 10 * time.Second
-
 // read reads a mailbox, and what STATUS says of it.
 func (c *client) read(name string) (Box, error) {
 	c.drop()
@@ -395,7 +419,6 @@ func (c *client) read(name string) (Box, error) {
 		})
 	}
 	err := fetch(" BODY.PEEK[]")
-	// A node that has found S3 wanting asks it again after a while.
 	for end := time.Now().Add(mendTime); err != nil && strings.HasPrefix(err.Error(), "NO [UNAVAILABLE]") && time.Now().Before(end); {
 		pause(context.Background(), 100*time.Millisecond)
 		err = fetch(" BODY.PEEK[]")
