@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +82,43 @@ var plants = []planted{
 				}
 			}
 		})
+	}},
+	{"a client that comes back is not told what vanished", []Rule{Sequence, SameForAll, ReadsOK}, func(_ context.Context, _ *testing.T, c *Cluster) {
+		earlier := regexp.MustCompile(`(?m)^\* VANISHED \(EARLIER\) [0-9:,]+\r\n`)
+		for _, n := range c.Nodes {
+			n.Links.Clients.Rewrite(Down, func(piece []byte) []byte { return earlier.ReplaceAll(piece, nil) })
+		}
+	}},
+	{"a search that leaves the first message out", []Rule{Searches}, func(_ context.Context, _ *testing.T, c *Cluster) {
+		first := regexp.MustCompile(`(?m)^(\* ESEARCH .* ALL )\d+,`)
+		c.Nodes[2].Links.Clients.Rewrite(Down, func(piece []byte) []byte { return first.ReplaceAll(piece, []byte("$1")) })
+	}},
+	{"a rename that leaves the children behind", []Rule{Lists}, func(_ context.Context, t *testing.T, c *Cluster) {
+		inStatements(t, c, "m.name < $2::text || '0'", "m.name < $2::text || '!'")
+	}},
+	{"a delivery that is not known again", []Rule{Once}, func(ctx context.Context, t *testing.T, c *Cluster) {
+		if _, err := c.primary.Exec(ctx, `
+create function forget() returns trigger language plpgsql as $$ begin
+	new.digest := sha256(random()::text::bytea);
+	return new;
+end $$;
+create trigger forget before insert on delivery for each row execute function forget()`); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if _, err := c.primary.Exec(context.Background(), "drop trigger forget on delivery"); err != nil {
+				t.Error(err)
+			}
+		})
+		for _, n := range c.Nodes { // its taking is answered as if it had failed, now and then
+			var answers atomic.Int32
+			n.Links.LMTP.Rewrite(Down, func(piece []byte) []byte {
+				if bytes.Contains(piece, []byte("250 2.0.0 <")) && answers.Add(1)%2 == 0 {
+					return bytes.Replace(piece, []byte("250 2.0.0 <"), []byte("451 4.0.0 <"), 1)
+				}
+				return piece
+			})
+		}
 	}},
 	{"a body with a wrong octet", []Rule{Bytes}, func(_ context.Context, _ *testing.T, c *Cluster) {
 		c.Nodes[0].Links.Clients.Rewrite(Down, func(piece []byte) []byte {
@@ -224,12 +262,19 @@ func TestPlantedInFailover(t *testing.T) {
 		kind  Kind
 		sql   string
 		lag   time.Duration
+		said  [2]string // by PostgreSQL, and what nodes hear of it
 	}{
 		{
 			"commits that do not wait for the standby",
 			[]Rule{NothingLost, NothingBack, UIDOnce, ModSeqOnce, LostFuture},
 			FailOver,
-			"alter system set synchronous_commit = local; select pg_reload_conf()", 400 * time.Millisecond,
+			"alter system set synchronous_commit = local; select pg_reload_conf()", 400 * time.Millisecond, [2]string{},
+		},
+		{
+			"a warning that is not heard, of a wait for the standby that was cancelled",
+			[]Rule{NothingLost, NothingBack},
+			FailOverCancelled,
+			"", 0, [2]string{"C01000\x00", "C00000\x00"},
 		},
 		{
 			"an epoch that does not rise",
@@ -238,12 +283,18 @@ func TestPlantedInFailover(t *testing.T) {
 			`do $$ begin
 				execute format('create or replace function epoch() returns bigint language sql stable as %L', 'select ' || epoch() || '::bigint');
 			end $$;
-			create or replace view current_epoch as select epoch() as epoch`, 0,
+			create or replace view current_epoch as select epoch() as epoch`, 0, [2]string{},
 		},
 	} {
 		t.Run(p.name, func(t *testing.T) {
 			if _, err := c.primary.Exec(t.Context(), p.sql); err != nil {
 				t.Fatal(err)
+			}
+			for _, n := range c.Nodes {
+				if p.said[0] != "" {
+					n.Links.Postgres.Rewrite(Down, func(piece []byte) []byte { return bytes.ReplaceAll(piece, []byte(p.said[0]), []byte(p.said[1])) })
+					defer n.Links.Postgres.Rewrite(Down, nil)
+				}
 			}
 			if p.lag > 0 {
 				c.Replication.Set(Down, Toxic{Delay: p.lag})

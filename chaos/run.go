@@ -283,29 +283,41 @@ func (c *Cluster) ring(account metadata.AccountID, ringer *client, clients []*cl
 	return all, errors.Join(err, errors.Join(errs...))
 }
 
-// last expunges a message of each mailbox, appends one, and returns what there is then.
+// last appends a message to each mailbox, expunges one, and returns what there is then.
 func (c *Cluster) last(account metadata.AccountID, ringer *client) (map[string][]uint32, error) {
 	for _, name := range boxes() {
 		ringer.drop()
 		if err := ringer.connect(ringer.random.IntN(Nodes), name); err != nil {
 			return nil, fmt.Errorf("connect, after all is mended: %w", err)
 		}
+		changes := []func(){func() { ringer.append(name, "") }}
 		if len(ringer.uids) > 0 {
 			first := slices.Clone(ringer.uids[:1])
-			ringer.store(first, `\deleted`, true)
-			if ringer.wire != nil {
-				ringer.do(Op{Name: "UID EXPUNGE", UIDs: first}, "UID EXPUNGE "+setText(first))
-			}
-			if o := ringer.ops[len(ringer.ops)-1]; o.Result != OK {
-				return nil, fmt.Errorf("expunge, after all is mended: %s", o.Answer)
-			}
+			changes = append(changes, func() { ringer.store(first, `\deleted`, true) },
+				func() { ringer.do(Op{Name: "UID EXPUNGE", UIDs: first}, "UID EXPUNGE "+setText(first)) })
 		}
-		if ringer.append(name, ""); ringer.ops[len(ringer.ops)-1].Result != OK {
-			return nil, fmt.Errorf("append, after all is mended: %s", ringer.ops[len(ringer.ops)-1].Answer)
+		for _, change := range changes {
+			if err := ringer.until(change); err != nil {
+				return nil, err
+			}
 		}
 	}
 	ringer.drop()
 	return c.uids(account)
+}
+
+// until sends a command until it is answered with OK, which it is soon.
+func (c *client) until(send func()) error {
+	for end := time.Now().Add(mendTime); ; pause(context.Background(), 50*time.Millisecond) {
+		send()
+		o := &c.ops[len(c.ops)-1]
+		if o.Result == OK {
+			return nil
+		}
+		if c.wire == nil || time.Now().After(end) {
+			return fmt.Errorf("%s, after all is mended: %s", strings.ToLower(o.Name), o.Answer)
+		}
+	}
 }
 
 // hear waits in IDLE until the client has heard what there is, and calls entered once it is there, or cannot be. It does so
