@@ -94,6 +94,24 @@ func TestCheckFailover(t *testing.T) {
 			mails(r, func(b *Box) { b.UIDNext, b.HighestModSeq = b.UIDNext+1, b.HighestModSeq+1 })
 			add(r, Mail{UID: 4 + uidJump, ModSeq: 1<<28 + 1, ID: "e", Flags: noFlags, Size: 10})
 		}},
+		{"so over two failovers, of which the second found the mailbox as the first had left it", nil, func(r *Run) {
+			r.Ops[three].Whole = false
+			r.Ops[three].Told = []Told{exists(3), fetched(3, 3, 10, "c", noFlags...), {Kind: Vanished, Earlier: true, UIDs: []uint32{4}}}
+			r.Ops[quiet1+1].Quiet = false
+			search := r.Ops[quiet1+1]
+			search.Name, search.Found, search.Start, search.End = "UID SEARCH", &Found{UIDs: []uint32{1, 2, 3}, Min: 1, Max: 3, Count: 3}, 44*ms, 45*ms
+			r.Ops = append(r.Ops, search)
+			second := r.Failovers[0]
+			second.Sync, second.Lossy, second.Since, second.Until = true, false, 0, 35*ms
+			kept := second.Boxes["INBOX"]
+			kept.Epochs = 2
+			second.Boxes = map[string]Kept{"INBOX": kept}
+			r.Failovers = append(r.Failovers, second)
+			for _, i := range []int{one, three} {
+				r.Ops[i].UIDNext, r.Ops[i].HighestModSeq = 4+2*uidJump, 2<<28
+			}
+			mails(r, func(b *Box) { b.UIDNext, b.HighestModSeq = 4+2*uidJump, 2<<28 })
+		}},
 		{"so does who was told only by half that it was gone", nil, func(r *Run) {
 			r.Ops[one].Whole = false
 			r.Ops[one].Told = []Told{exists(3), {Kind: Vanished, Earlier: true, UIDs: []uint32{4}}}

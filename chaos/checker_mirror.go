@@ -17,39 +17,45 @@ func (c *checker) newView(o *Op, before *view) *view {
 	if o.Takes {
 		v.uids = slices.Clone(before.uids)
 	}
+	var over []Kept // that lie between what it knows and what it is told now
 	for _, f := range c.run.Failovers {
 		if k, ok := f.Boxes[o.Mailbox]; ok && o.Since < k.next() && k.next() <= o.HighestModSeq {
-			v.over(k, o)
+			over = append(over, k)
 		}
+	}
+	if len(over) > 0 {
+		v.over(over, o)
 	}
 	return v
 }
 
-// over takes a client that comes back over a failover, between what it knows and what it is told now.
+// over takes a client that comes back over failovers.
 //
 // Where the modseq that it names was lost, the server knows that, and tells it all that there is: nothing is forgiven, but that messages
 // are there again which it knew as expunged. Where it was told of the lost future only by commands that were never answered, which its
 // modseq does not show, the server cannot know what became undone: an expunge, or a change of flags, is as if it had not been told. But
 // numbers that nobody has, it is always told of.
-func (v *view) over(k Kept, o *Op) {
-	named := k.lostModSeq(o.Since)
-	for uid := range v.gone {
-		if _, live := k.Flags[uid]; live {
-			delete(v.gone, uid)
-			if o.Takes && o.Whole && !named {
-				v.uids = append(v.uids, uid)
+func (v *view) over(all []Kept, o *Op) {
+	named := slices.ContainsFunc(all, func(k Kept) bool { return k.lostModSeq(o.Since) })
+	for _, k := range all {
+		for uid := range v.gone {
+			if _, live := k.Flags[uid]; live {
+				delete(v.gone, uid)
+				if o.Takes && o.Whole && !named {
+					v.uids = append(v.uids, uid)
+				}
+			}
+		}
+		for uid, modseq := range v.modseqs {
+			if k.lostModSeq(modseq) {
+				delete(v.modseqs, uid)
+				if !named {
+					delete(v.flags, uid)
+				}
 			}
 		}
 	}
 	slices.Sort(v.uids)
-	for uid, modseq := range v.modseqs {
-		if k.lostModSeq(modseq) {
-			delete(v.modseqs, uid)
-			if !named {
-				delete(v.flags, uid)
-			}
-		}
-	}
 	if !o.Takes || o.Whole && !named {
 		return
 	}
