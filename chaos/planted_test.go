@@ -268,13 +268,15 @@ func TestPlantedInFailover(t *testing.T) {
 			"commits that do not wait for the standby",
 			[]Rule{NothingLost, NothingBack, UIDOnce, ModSeqOnce, LostFuture},
 			FailOver,
-			"alter system set synchronous_commit = local; select pg_reload_conf()", 400 * time.Millisecond, [2]string{},
+			"alter system set synchronous_commit = local; select pg_reload_conf()", 400 * time.Millisecond,
+			[2]string{},
 		},
 		{
 			"a warning that is not heard, of a wait for the standby that was cancelled",
 			[]Rule{NothingLost, NothingBack},
 			FailOverCancelled,
-			"", 0, [2]string{"C01000\x00", "C00000\x00"},
+			"", 0,
+			[2]string{"C01000\x00", "C00000\x00"},
 		},
 		{
 			"an epoch that does not rise",
@@ -283,7 +285,8 @@ func TestPlantedInFailover(t *testing.T) {
 			`do $$ begin
 				execute format('create or replace function epoch() returns bigint language sql stable as %L', 'select ' || epoch() || '::bigint');
 			end $$;
-			create or replace view current_epoch as select epoch() as epoch`, 0, [2]string{},
+			create or replace view current_epoch as select epoch() as epoch`, 0,
+			[2]string{},
 		},
 	} {
 		t.Run(p.name, func(t *testing.T) {
