@@ -56,7 +56,7 @@ func (c appendCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 		}
 		return imapwire.CodeAppendUID(done.UIDValidity, imapwire.NumSetOf(done.UID)), nil
 	}
-	if s.hasMore() {
+	if len(s.ahead) > 0 || s.hasMore() { // it must not overtake those before it
 		s.begun = &ahead{upload: upload, rest: rest}
 		return "", nil
 	}
