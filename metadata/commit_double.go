@@ -78,7 +78,9 @@ f as (
 x as (
   insert into message (account_id, mailbox_id, uid, internal_date, save_date, size,
     email_id, thread_id, object, extent, summary)
-  select $1::bigint, u.to_mailbox, u.new_uid, s.internal_date, now(), s.size,
+  select $1::bigint, u.to_mailbox, u.new_uid, s.internal_date,
+    date_trunc('second', now()) + (select sum(y.stamp % 1000000) from unnest($7::bigint[]) y(stamp)) % 1000000 * interval '1 microsecond', -- see lookForCopy
+    s.size,
     s.email_id, s.thread_id, s.object, s.extent, s.summary
   from go, unnest($18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[]) u(from_mailbox, uid, to_mailbox, new_uid),
     lateral (

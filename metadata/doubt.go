@@ -247,16 +247,22 @@ func missing(r lockedRow, uid uint32) verdict {
 	return unknown
 }
 
+// lookForCopy: a copy is the same whoever made it, and another commit that wanted the same may have got the same UID. So
+// the fraction of a second of its save date, which nobody is told, is the committer's: a part of its stamps.
 func lookForCopy(ctx context.Context, tx pgx.Tx, p *plan, r lockedRow, now time.Time) (verdict, time.Time, error) {
 	c := &p.Copies[0]
 	var same *bool
 	at := now
+	sum := int64(0)
+	for _, stamp := range p.stamps {
+		sum = (sum + stamp%1_000_000) % 1_000_000
+	}
 	err := tx.QueryRow(ctx, `
-select d.email_id = s.email_id, d.save_date
+select d.email_id = s.email_id and extract(microseconds from d.save_date)::bigint % 1000000 = $6::bigint, d.save_date
 from message d
 left join message s on s.account_id = $1::bigint and s.mailbox_id = $2::bigint and s.uid = $3::bigint
 where d.account_id = $1::bigint and d.mailbox_id = $4::bigint and d.uid = $5::bigint`,
-		p.Account, c.From, int64(c.UID), c.To, int64(c.NewUID)).Scan(&same, &at)
+		p.Account, c.From, int64(c.UID), c.To, int64(c.NewUID), sum).Scan(&same, &at)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return missing(r, c.NewUID), now, nil

@@ -307,6 +307,7 @@ func TestCopyInDoubt(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		lost, rename bool // the question, not the answer; the target is renamed meanwhile
+		rival        bool // somebody makes the same copy meanwhile
 		other        func(n *node) *metadata.Commit
 		want         error
 		copied       int
@@ -315,6 +316,7 @@ func TestCopyInDoubt(t *testing.T) {
 		"answer lost, target changed":   {other: appendOf(1), copied: 1},
 		"question lost":                 {lost: true, copied: 1},
 		"question lost, target changed": {lost: true, other: appendOf(1), want: metadata.ErrConflict},
+		"question lost, same copy made": {lost: true, rival: true, want: metadata.ErrConflict, copied: 1},
 		"question lost, target renamed": {lost: true, rename: true, want: metadata.ErrConflict},
 		"answer lost, target renamed":   {rename: true, copied: 1},
 	} {
@@ -326,6 +328,11 @@ func TestCopyInDoubt(t *testing.T) {
 				d.n = target
 				if test.other != nil {
 					d.other(test.other)
+				}
+				if test.rival {
+					if _, err := d.direct.Commit(t.Context(), source.transferring(target, false, 3)); err != nil {
+						t.Error(err)
+					}
 				}
 				if test.rename {
 					if _, err := d.direct.RenameMailbox(t.Context(), target.box.Account, "Archive", "Old"); err != nil {
