@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"starling/blobstore"
+	"starling/metadata"
 )
 
 // reversingBlobs takes in objects only once so many are on their way, the last ones first, and
@@ -80,5 +82,21 @@ func TestAppendsGoAhead(t *testing.T) {
 		if got := strings.Join(c.ok("FETCH %d BODY.PEEK[]", i+1), "\r\n"); !strings.Contains(got, text) {
 			t.Errorf("message %d is %q, want %q", i+1, got, text)
 		}
+	}
+}
+
+// Who ends its side of the connection behind its messages hears of them.
+func TestAppendsBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, clusterOptions{})
+	user := c.account(t, "end@example.org", metadata.Quota{}).Name
+	for range 20 { // the end comes together with the messages, or after
+		b := c.nodes[0].dial(t).login(user)
+		b.send("a APPEND INBOX {3+}\r\nabc\r\nb APPEND INBOX {3+}\r\ndef")
+		if err := b.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		b.until("a OK ")
+		b.until("b OK ")
 	}
 }

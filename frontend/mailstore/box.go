@@ -78,6 +78,9 @@ func newBox(s *Store, ref metadata.BoxRef, row *metadata.Mailbox) *box {
 func (b *box) refresh(ctx context.Context) error { return b.refreshFor(ctx, forCommand) }
 
 func (b *box) refreshFor(ctx context.Context, why reason) error {
+	if err := ctx.Err(); err != nil { // who has left has nothing read
+		return err
+	}
 	span := b.store.spanOf(ctx)
 	b.mu.Lock()
 	r := b.reading
