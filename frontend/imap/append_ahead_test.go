@@ -100,3 +100,22 @@ func TestAppendsBeforeTheEnd(t *testing.T) {
 		b.until("b OK ")
 	}
 }
+
+// A client that waits to be asked for its next message has the answers to those before by then.
+func TestAppendsBeforeTheNextIsAskedFor(t *testing.T) {
+	t.Parallel()
+	c := newTestNode(t).connect(t)
+	if _, err := io.WriteString(c.conn, "a APPEND INBOX {3+}\r\nabc\r\nb APPEND INBOX {3+}\r\ndef\r\nc APPEND INBOX {3}\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"a OK ", "b OK ", "+ ", "c OK "} {
+		if line := c.line(); !strings.HasPrefix(line, want) {
+			t.Fatalf("answered with %q, want %q", line, want)
+		}
+		if want == "+ " {
+			if _, err := io.WriteString(c.conn, "ghi\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -222,8 +222,12 @@ func (out output) Write(p []byte) (written int, err error) {
 	return written, err
 }
 
-// invite asks the client for a literal (RFC 9051 §7.6).
+// invite asks the client for a literal (RFC 9051 §7.6), after all that it asked for before
+// was answered.
 func (s *session) invite(imapwire.Literal) error {
+	if !s.settle(0) {
+		return io.EOF
+	}
 	s.enc.Continue("Ready for the literal")
 	return s.enc.Flush()
 }
