@@ -387,13 +387,13 @@ func (c *Cluster) inspect(user string) ([]State, error) {
 			reader.list()
 			list := reader.ops[len(reader.ops)-1]
 			if list.Result != OK {
-				errs[i] = fmt.Errorf("list mailboxes on node %d: %s", n.No, list.Answer)
+				errs[i] = fmt.Errorf("list mailboxes on node %d, after all is mended: %s", n.No, list.Answer)
 				return
 			}
 			for _, count := range list.Counts {
 				box, err := reader.read(count.Mailbox)
 				if err != nil {
-					errs[i] = fmt.Errorf("read %s on node %d: %w", count.Mailbox, n.No, err)
+					errs[i] = fmt.Errorf("read %s on node %d, after all is mended: %w", count.Mailbox, n.No, err)
 					break
 				}
 				states[i].Boxes[count.Mailbox] = box
