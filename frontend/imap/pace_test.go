@@ -126,9 +126,9 @@ func TestDrippingClients(t *testing.T) {
 // A client that is slow and goes on is served to the end: what counts is a piece, not all of it.
 func TestSlowClientIsServed(t *testing.T) {
 	t.Parallel()
-	n := newTestNode(t, func(_ *mailstore.Config, config *Config) { config.ReadTimeout = time.Second })
+	n := newTestNode(t, func(_ *mailstore.Config, config *Config) { config.ReadTimeout = 2 * time.Second })
 	c := n.connect(t)
-	const pieces = 30
+	const pieces = 60
 	if _, err := fmt.Fprintf(c.conn, "x APPEND INBOX {%d+}\r\n", pieces*pieceOctets); err != nil {
 		t.Fatal(err)
 	}
