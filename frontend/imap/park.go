@@ -54,18 +54,13 @@ func readable(fd uintptr) bool {
 }
 
 // sendsNoMore reports whether the client has ended the connection, or at least its
-// side of it, and nothing that it sent is left to be read.
+// side of it.
 func (s *session) sendsNoMore() bool {
 	if s.raw == nil {
 		return false
 	}
-	const alert = 21 // the record with which TLS ends (RFC 8446, B.1)
 	ended := false
-	err := s.raw.Control(func(fd uintptr) {
-		var one [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		ended = err == nil && (n == 0 || s.secure && one[0] == alert) || err != nil && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
-	})
+	err := s.raw.Control(func(fd uintptr) { ended = sendsNoMore(fd) })
 	return ended || err != nil
 }
 

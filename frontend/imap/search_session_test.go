@@ -2,10 +2,12 @@ package imap
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -464,45 +466,62 @@ func (b *stuckBlobs) Get(ctx context.Context, _ blobstore.Key, _, _ int64) (io.R
 }
 
 // A search whose client is gone ends, though nothing that it waits for does, and long before the
-// next sign of life is due. One whose client has only no more to ask goes on, and gives more of them.
+// next sign of life is due; under TLS too, and whatever else the client has sent. One whose client has only
+// no more to ask goes on, and gives more of them.
 func TestSearchEndsWithItsClient(t *testing.T) {
 	t.Parallel()
-	for _, gone := range []bool{true, false} {
-		t.Run(fmt.Sprintf("gone %v", gone), func(t *testing.T) {
-			t.Parallel()
-			blobs := &stuckBlobs{Store: memory.New(), asked: make(chan struct{}, 10), ended: make(chan struct{}, 10)}
-			n := newTestNode(t, func(c *mailstore.Config, _ *Config) { c.Blobs = blobs })
-			n.server.signs = 24 * time.Hour
-			c := n.connect(t)
-			c.put("INBOX", "", "Subject: x\n\nhello\n")
-			client, server := tcpPair(t)
-			c = n.talkOver(t, client, server)
-			c.ok("SELECT INBOX")
-			if _, err := io.WriteString(client, "s SEARCH BODY hello\r\n"); err != nil {
-				t.Fatal(err)
-			}
-			<-blobs.asked
-			if gone {
-				if err := client.Close(); err != nil {
-					t.Fatal(err)
-				}
-				<-blobs.ended
-				return
-			}
-			if err := client.CloseWrite(); err != nil {
-				t.Fatal(err)
-			}
-			for range 3 {
-				if line := c.line(); !strings.HasPrefix(line, "* OK Still searching") {
-					t.Fatalf("%q", line)
-				}
-			}
-			select {
-			case <-blobs.ended:
-				t.Error("the search of a client that listens was ended")
-			default:
-			}
-		})
+	for _, over := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
+		for _, gone := range []bool{true, false} {
+			t.Run(fmt.Sprintf("TLS %x gone %v", over, gone), func(t *testing.T) {
+				t.Parallel()
+				testSearchEnd(t, over, gone)
+			})
+		}
+	}
+}
+
+func testSearchEnd(t *testing.T, version uint16, gone bool) {
+	t.Helper()
+	if runtime.GOOS != "linux" && gone {
+		t.Skip("what a client has sent hides here that it is gone")
+	}
+	serves, trusts := testCertificate(t)
+	serves.MaxVersion = version // 0: as high as can be
+	blobs := &stuckBlobs{Store: memory.New(), asked: make(chan struct{}, 10), ended: make(chan struct{}, 10)}
+	n := newTestNode(t, func(c *mailstore.Config, server *Config) { c.Blobs, server.TLS = blobs, serves })
+	n.server.signs = 24 * time.Hour
+	c := n.connect(t)
+	c.put("INBOX", "", "Subject: x\n\nhello\n")
+	socket, server := tcpPair(t)
+	var client net.Conn = socket
+	if version != 0 {
+		client = tls.Client(socket, trusts)
+	}
+	c = n.talkOver(t, client, server)
+	c.ok("SELECT INBOX")
+	if _, err := io.WriteString(client, "s SEARCH BODY hello\r\nx NOOP\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-blobs.asked
+	if gone {
+		if err := client.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-blobs.ended
+		return
+	}
+	if err := socket.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if line := c.line(); !strings.HasPrefix(line, "* OK Still searching") {
+			t.Fatalf("%q", line)
+		}
+	}
+	select {
+	case <-blobs.ended:
+		t.Error("the search of a client that listens was ended")
+	default:
 	}
 }
 

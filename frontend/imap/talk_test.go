@@ -3,6 +3,7 @@ package imap
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -121,10 +122,11 @@ func (n *testNode) connect(t testing.TB, enabled ...extensions) *talk {
 	return n.talkOver(t, client, server, enabled...)
 }
 
-// talkOver is connect over a given connection.
+// talkOver is connect over a given connection, which is a *tls.Conn if TLS is to begin at once.
 func (n *testNode) talkOver(t testing.TB, client, server net.Conn, enabled ...extensions) *talk {
 	t.Helper()
-	s := newSession(n.server, server, false)
+	_, implicitTLS := client.(*tls.Conn)
+	s := newSession(n.server, server, implicitTLS)
 	if err := s.login(n.account); err != nil {
 		t.Fatal(err)
 	}
