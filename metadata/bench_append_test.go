@@ -48,7 +48,7 @@ func BenchmarkAppend(b *testing.B) {
 			h.to = &node{}
 			commit := func() {
 				c := h.n.appending(test.count)
-				c.Deadline = time.Now().Add(time.Hour)
+				c.Deadline, c.Limited = time.Now().Add(time.Hour), test.quota
 				for i := range c.Changes[0].Insert {
 					m := &c.Changes[0].Insert[i]
 					m.References = []int64{rand.Int64()}

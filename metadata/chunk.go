@@ -76,6 +76,7 @@ type Chunk struct {
 	unseen int32
 	max    int64
 	stored []byte
+	fresh  bool // it did not come from an image that was stored: it may have no row
 }
 
 // ChunkOf is the number of the chunk that holds uid.
@@ -146,10 +147,11 @@ func (c *Chunk) Slot(i int) Slot {
 type Edit struct {
 	no     int32
 	stored []byte
+	fresh  bool
 }
 
 // NewEdit starts an empty chunk.
-func NewEdit(no int32) *Edit { return &Edit{no: no, stored: []byte{chunkFormat}} }
+func NewEdit(no int32) *Edit { return &Edit{no: no, stored: []byte{chunkFormat}, fresh: true} }
 
 // Edit starts from a copy of c.
 func (c *Chunk) Edit() *Edit {
@@ -180,7 +182,7 @@ func (e *Edit) Set(i int, s Slot) {
 
 // Chunk ends the edit, which must not be used any more.
 func (e *Edit) Chunk() *Chunk {
-	c := &Chunk{no: e.no, stored: e.stored}
+	c := &Chunk{no: e.no, stored: e.stored, fresh: e.fresh}
 	c.count()
 	return c
 }

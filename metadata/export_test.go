@@ -41,6 +41,15 @@ func (c *Commit) SQL() (string, error) {
 	return p.sql, nil
 }
 
+// ShortSQL is the statement that is sent before that, "" if none is.
+func (c *Commit) ShortSQL() (string, error) {
+	p, err := c.plan()
+	if err != nil {
+		return "", err
+	}
+	return p.short, nil
+}
+
 // OtherStatement is what statements without a name are counted as.
 const OtherStatement = otherStatement
 

@@ -48,25 +48,38 @@ func plans(t *testing.T, db *metadata.DB, n, to *node) {
 	delivered := deliveryOf("x")(n)
 	answer := deliveryOf("y")(n)
 	answer.Changes[0].Insert[0].References = []int64{3, 2, 1}
+	short := func(c *metadata.Commit, limited bool) string {
+		c.Limited = limited
+		sql, err := c.ShortSQL()
+		if check(t, err); sql == "" {
+			t.Error("there is no short statement for it")
+		}
+		return sql
+	}
 	for name, test := range map[string]struct {
 		commit *metadata.Commit
 		sql    string
 		keys   map[string]string // what the condition on the index must name, by table
 	}{
-		"store":   {commit: n.storing(metadata.Seen, 1), keys: byKey},
-		"append":  {commit: n.appending(1), keys: byKey},
-		"appends": {commit: n.appending(2), keys: byKey},
-		"reply":   {commit: reply, keys: byKey},
-		"deliver": {commit: delivered, keys: byKey},
-		"answer":  {commit: answer, keys: byKey},
-		"expunge": {commit: n.expunging(1), keys: byKey},
-		"replace": {commit: replace, keys: byKey},
-		"within":  {commit: n.within(true, 1), keys: byKey},
-		"move":    {commit: n.transferring(to, true, 1), keys: byKey},
-		"copy":    {commit: n.transferring(to, false, 1), keys: byKey},
-		"pulses":  {sql: metadata.PulsesSQL, keys: map[string]string{"mailbox": "(id ="}},
-		"by name": {sql: metadata.MailboxesByNameSQL, keys: map[string]string{"mailbox": "(name ="}},
-		"load":    {sql: metadata.LoadSQL, keys: map[string]string{"mailbox": "(id =", "flags": "(mailbox_id ="}},
+		"store":          {commit: n.storing(metadata.Seen, 1), keys: byKey},
+		"append":         {commit: n.appending(1), keys: byKey},
+		"appends":        {commit: n.appending(2), keys: byKey},
+		"reply":          {commit: reply, keys: byKey},
+		"deliver":        {commit: delivered, keys: byKey},
+		"answer":         {commit: answer, keys: byKey},
+		"append, short":  {sql: short(n.appending(1), false), keys: byKey},
+		"append, quota":  {sql: short(n.appending(1), true), keys: byKey},
+		"reply, short":   {sql: short(reply, false), keys: byKey},
+		"deliver, short": {sql: short(delivered, false), keys: byKey},
+		"answer, quota":  {sql: short(answer, true), keys: byKey},
+		"expunge":        {commit: n.expunging(1), keys: byKey},
+		"replace":        {commit: replace, keys: byKey},
+		"within":         {commit: n.within(true, 1), keys: byKey},
+		"move":           {commit: n.transferring(to, true, 1), keys: byKey},
+		"copy":           {commit: n.transferring(to, false, 1), keys: byKey},
+		"pulses":         {sql: metadata.PulsesSQL, keys: map[string]string{"mailbox": "(id ="}},
+		"by name":        {sql: metadata.MailboxesByNameSQL, keys: map[string]string{"mailbox": "(name ="}},
+		"load":           {sql: metadata.LoadSQL, keys: map[string]string{"mailbox": "(id =", "flags": "(mailbox_id ="}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sql := test.sql

@@ -44,6 +44,7 @@ type build struct {
 	expunged   int64
 	keywords   bool // row.Keywords is a copy of our own
 	named      bool // the mailbox was meant by its name, which the commit checks
+	limited    bool // the account has a limit, as far as is known
 	deadline   time.Time
 
 	modseq int64 // of the operation being applied

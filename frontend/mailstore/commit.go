@@ -278,6 +278,7 @@ func (b *build) commit() (*metadata.Commit, []*metadata.Chunk) {
 		Account:    b.box.ref.Account,
 		Changes:    []metadata.Change{b.change(chunks)},
 		Charge:     b.quota(),
+		Limited:    b.limited,
 		Deadline:   b.deadline,
 		Deliveries: b.deliveries,
 	}, chunks

@@ -206,7 +206,7 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 	if err != nil {
 		return Appended{}, err
 	}
-	op := &appendOp{in: u.in, delivery: delivery, row: metadata.Message{
+	op := &appendOp{in: u.in, limited: u.account.row.Limits != metadata.Quota{}, delivery: delivery, row: metadata.Message{
 		InternalDate: u.in.Date,
 		Size:         u.size,
 		EmailID:      u.emailID,
@@ -301,6 +301,7 @@ func (u *Upload) pass() {
 // appendOp adds a message whose object has been put.
 type appendOp struct {
 	in       Incoming
+	limited  bool // the account was, when it logged in
 	delivery *[32]byte
 	row      metadata.Message
 	deadline time.Time
@@ -333,7 +334,7 @@ func (op *appendOp) apply(b *build) error {
 	row := op.row
 	row.UID = b.add(op.in.Flags.System|bits, row.Size)
 	b.insert = append(b.insert, row)
-	b.named = true
+	b.named, b.limited = true, op.limited
 	if b.deadline.IsZero() || op.deadline.Before(b.deadline) {
 		b.deadline = op.deadline
 	}
