@@ -10,11 +10,12 @@ import (
 // the node that says it. Numbers are unsigned varints.
 //
 //	hints:  version type incarnation number account { kind flags mailbox modseq epoch [at] [trace] }…
-//	beat:   version type incarnation flags patience { shard number }…
+//	beat:   version type incarnation flags patience epoch { shard number }…
 //
 // A hint's flags say whether its time (8 bytes) and its trace (24 bytes) follow.
 // A hint's number counts the frames that its node published in the account's shard, from 1. A beat has the last numbers of all shards
-// that have any, by rising shard; patience is the time, in milliseconds, after which a node that does not beat is silent.
+// that have any, by rising shard; patience is the time, in milliseconds, after which a node that does not beat is silent; epoch is the highest
+// of PostgreSQL's that it has seen, or 0.
 const (
 	formatVersion = 1
 
@@ -47,6 +48,7 @@ type beat struct {
 	incarnation uint64
 	goodbye     bool
 	patience    uint64 // milliseconds
+	epoch       int64
 	last        []lastNumber
 }
 
@@ -97,6 +99,7 @@ func appendBeat(b []byte, v beat) []byte {
 	}
 	b = append(b, flags)
 	b = binary.AppendUvarint(b, v.patience)
+	b = binary.AppendUvarint(b, uint64(v.epoch))
 	for _, l := range v.last {
 		b = append(b, byte(l.shard))
 		b = binary.AppendUvarint(b, l.number)
@@ -161,6 +164,7 @@ func decodeBeat(frame []byte) (beat, error) {
 	v := beat{incarnation: binary.BigEndian.Uint64(frame[2:frameHeader])}
 	v.goodbye = d.byte()&flagGoodbye != 0
 	v.patience = d.uvarint()
+	v.epoch = d.int63()
 	for !d.bad && len(d.rest) > 0 {
 		l := lastNumber{shard: Shard(d.byte()), number: d.uvarint()}
 		if n := len(v.last); l.number == 0 || n > 0 && v.last[n-1].shard >= l.shard {

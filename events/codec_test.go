@@ -28,8 +28,8 @@ func TestFormat(t *testing.T) {
 	if want = append(want, 0xbb); !bytes.Equal(frame, want) {
 		t.Errorf("hints are % x\nwant      % x", frame, want)
 	}
-	frame = appendBeat(nil, beat{incarnation: 0x1122334455667788, goodbye: true, patience: 7000, last: []lastNumber{{0x11, 5}, {0xff, 300}}})
-	want = []byte{1, 2, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 1, 0xd8, 0x36, 0x11, 5, 0xff, 0xac, 0x02}
+	frame = appendBeat(nil, beat{incarnation: 0x1122334455667788, goodbye: true, patience: 7000, epoch: 1 << 24, last: []lastNumber{{0x11, 5}, {0xff, 300}}})
+	want = []byte{1, 2, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 1, 0xd8, 0x36, 0x80, 0x80, 0x80, 8, 0x11, 5, 0xff, 0xac, 0x02}
 	if !bytes.Equal(frame, want) {
 		t.Errorf("beat is % x\nwant    % x", frame, want)
 	}
@@ -69,6 +69,7 @@ func TestRefusedFrames(t *testing.T) {
 		{"time 0", append(slices.Clone(good), 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0), errMalformed},
 		{"trace 0", append(append(slices.Clone(good), 1, 2, 1, 1, 1), make([]byte, 24)...), errMalformed},
 		{"beat without flags", goodBeat[:frameHeader], errMalformed},
+		{"epoch over 63 bits", append(slices.Clone(goodBeat[:frameHeader+2]), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1), errMalformed},
 		{"beat cut off", goodBeat[:len(goodBeat)-1], errMalformed},
 		{"shards out of order", appendBeat(nil, beat{last: []lastNumber{{2, 1}, {1, 1}}}), errMalformed},
 		{"a shard twice", appendBeat(nil, beat{last: []lastNumber{{2, 1}, {2, 1}}}), errMalformed},

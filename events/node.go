@@ -28,6 +28,10 @@ type Options struct {
 	Pending int
 	// Outgoing is how many messages wait for the network before Publish returns ErrOverflow (16,384).
 	Outgoing int
+	// Epoch is asked for the highest epoch of PostgreSQL that this process has seen, which each beat tells the other nodes (none is told).
+	Epoch func() int64
+	// Learn is called with the epoch that a beat of another node tells. It must not wait (nobody learns).
+	Learn func(epoch int64)
 	// Log is told what an operator should know (nothing is logged).
 	Log *zap.Logger
 	// Metrics is where the node's figures are registered (nowhere). One node of a process can be.
@@ -42,6 +46,12 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Linger, 30*time.Second)
 	setDefault(&o.Pending, 8192)
 	setDefault(&o.Outgoing, 16384)
+	if o.Epoch == nil {
+		o.Epoch = func() int64 { return 0 }
+	}
+	if o.Learn == nil {
+		o.Learn = func(int64) {}
+	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -208,7 +218,7 @@ func (n *Node) flush(spare batch) (numbers, batch) {
 func (n *Node) beat(last numbers, goodbye bool) {
 	frame := appendBeat(nil, beat{
 		incarnation: n.incarnation, goodbye: goodbye,
-		patience: uint64(n.options.Silence.Milliseconds()), last: last.list(),
+		patience: uint64(n.options.Silence.Milliseconds()), epoch: n.options.Epoch(), last: last.list(),
 	})
 	if err := n.transport.Beat(frame); err != nil {
 		n.options.Log.Debug("heartbeat not sent", zap.Error(err))

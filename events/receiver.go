@@ -140,6 +140,7 @@ func (r *receiver) noteHoles(s *sequence, shard Shard) {
 }
 
 func (r *receiver) takeBeat(b beat) {
+	r.node.options.Learn(b.epoch)
 	p := r.peer(b.incarnation)
 	if p == nil {
 		return

@@ -222,6 +222,11 @@ func (db *DB) Commit(ctx context.Context, c *Commit) (Committed, error) {
 		return Committed{}, fmt.Errorf("commit: %w", err)
 	}
 	ctx = context.WithoutCancel(ctx)
+	if p.changes[0].Seen.Epoch < db.SeenEpoch() {
+		// Behind a pooler nobody knows to which server a statement goes, but one of the past
+		// takes none that was computed on what is of the present.
+		return Committed{}, fmt.Errorf("commit: %w", ErrConflict)
+	}
 	done, err := db.settle(ctx, p, db.send(ctx, p))
 	return done, db.metrics.failed(err)
 }
@@ -263,7 +268,7 @@ func (db *DB) trySend(ctx context.Context, p *plan) answer {
 	if errors.Is(a.err, errBroken) && pgconn.SafeToRetry(a.err) {
 		return answer{err: classify(ctx, a.err), unsent: true}
 	}
-	return judge(ctx, a, doubtful(pg))
+	return judge(ctx, a, db.doubtful(pg))
 }
 
 // refusedOrLost leaves out the errors that are answers.

@@ -148,6 +148,11 @@ from unnest($2::bigint[]) c(id),
 		if loading[i].stale && !loading[i].Mailbox.Dropped {
 			return nil, l.boxes[i], nil
 		}
+		if box := &loading[i].Mailbox; loading[i].found && !box.Dropped {
+			if err := db.epochs.check(box.Epoch); err != nil {
+				return nil, 0, fmt.Errorf("lock mailbox %d: %w", l.boxes[i], err)
+			}
+		}
 		load, err := loading[i].end()
 		if err != nil {
 			return nil, 0, fmt.Errorf("lock mailbox %d: %w", l.boxes[i], err)
@@ -171,7 +176,7 @@ func (l *locked) send(ctx context.Context, conn *pgxpool.Conn, p *plan) answer {
 	run := l.db.metrics.begin(ctx, p.what)
 	a.err = broken(conn, conn.SendBatch(ctx, &b).Close())
 	run.end(refusedOrLost(a.err))
-	return judge(ctx, a, doubtful(pg))
+	return judge(ctx, a, l.db.doubtful(pg))
 }
 
 // unlock ends a transaction that is still open, whatever it was about. A

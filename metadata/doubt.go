@@ -116,7 +116,7 @@ func (db *DB) tryResolve(ctx context.Context, p *plan) (v verdict, at time.Time,
 	if err := tx.Commit(ctx); err != nil {
 		return unknown, at, err
 	}
-	if doubtful(pg) {
+	if db.doubtful(pg) {
 		return unknown, at, errors.New("the standby did not confirm")
 	}
 	return v, at, nil

@@ -63,6 +63,9 @@ full join (
 	if len(l.Mailboxes) == 0 { // INBOX is made with the account
 		return List{}, fmt.Errorf("list mailboxes of account %x: %w", int64(account), ErrNotFound)
 	}
+	for i := range l.Mailboxes {
+		db.epochs.jumped(&l.Mailboxes[i])
+	}
 	slices.SortFunc(l.Mailboxes, func(a, b Mailbox) int { return cmp.Compare(a.Name, b.Name) })
 	slices.Sort(l.Subscriptions)
 	return l, nil
@@ -79,6 +82,7 @@ select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
 from mailbox m
 where m.account_id = $1::bigint and m.name = $2::text and not m.dropped`,
 		[]any{account, name}, m.into()...)
+	db.epochs.jumped(&m)
 	return m, noMailbox(err, name)
 }
 
@@ -115,6 +119,7 @@ func (db *DB) MailboxesByName(ctx context.Context, refs []NameRef, each func(int
 				return err
 			}
 			m.Account = refs[n-1].Account
+			db.epochs.jumped(&m)
 			each(int(n-1), &m)
 			return nil
 		})

@@ -112,7 +112,13 @@ func (db *DB) Load(ctx context.Context, account AccountID, id MailboxID, have Ve
 		if err != nil {
 			return Load{}, err
 		}
-		if !l.stale || l.Mailbox.Dropped {
+		if l.Mailbox.Dropped || !l.found {
+			return l.end()
+		}
+		if !l.stale {
+			if err := db.epochs.check(l.Mailbox.Epoch); err != nil {
+				return Load{}, fmt.Errorf("load mailbox: %w", err)
+			}
 			return l.end()
 		}
 		if err := db.jump(ctx, account, id); err != nil {
@@ -120,54 +126,6 @@ func (db *DB) Load(ctx context.Context, account AccountID, id MailboxID, have Ve
 		}
 	}
 	return Load{}, fmt.Errorf("load mailbox: the epoch keeps changing: %w", ErrUnavailable)
-}
-
-// jump takes a mailbox of another epoch into this one. Numbers that the other
-// gave out, and that this database does not know of, are passed over: the
-// modseq goes to a multiple of 2^28, the UIDs by 131,072 to the border of a chunk.
-// It does so once for each epoch since, as what was lost may have been a jump.
-func (db *DB) jump(ctx context.Context, account AccountID, id MailboxID) error {
-	var epoch int64
-	err := db.writeRow(ctx, "take the mailbox into the new epoch", `
-with n as materialized (
-  select m.id, epoch() as epoch, greatest(1,
-    (epoch() >> 24) - (m.epoch >> 24) + greatest(0, (epoch() & 16777215) - (m.epoch & 16777215))) as epochs
-  from mailbox m
-  where m.account_id = $1::bigint and m.id = $2::bigint and m.epoch <> epoch() and m.dropped is not true
-  for update)
-update mailbox m
-set jumps = m.jumps || m.modseq || array(select ((m.modseq >> 28) + i) << 28 from generate_series(1, n.epochs - 1) i),
-  modseq = ((m.modseq >> 28) + n.epochs) << 28,
-  uidnext = least(((m.uidnext + 131072 * n.epochs + 127) >> 7) << 7, 4294967295),
-  epoch = n.epoch,
-  stamp = $3::bigint
-from n
-where m.account_id = $1::bigint and m.id = n.id
-returning m.epoch`,
-		[]any{account, id, random63()}, &epoch)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil // somebody else was faster
-	}
-	return err
-}
-
-// BumpEpoch begins a new epoch. It is for after a restore that did not raise
-// the timeline, as that of a dump.
-func (db *DB) BumpEpoch(ctx context.Context) (epoch int64, err error) {
-	if err := db.writeRow(ctx, "bump the epoch", `
-update cluster
-set generation = generation + 1
-where generation < 16777215
-returning generation`, nil, &epoch); err != nil {
-		return 0, err
-	}
-	return db.Epoch(ctx)
-}
-
-// Epoch is the epoch of the database.
-func (db *DB) Epoch(ctx context.Context) (epoch int64, err error) {
-	err = db.row(ctx, "read the epoch", `select epoch()`, nil, &epoch)
-	return epoch, err
 }
 
 // BoxRef names a mailbox of any account.
@@ -218,7 +176,7 @@ func (db *DB) Pulses(ctx context.Context, refs []BoxRef) ([]Pulse, error) {
 				return err
 			}
 			pulses = append(pulses, p)
-			return nil
+			return db.epochs.check(p.Epoch)
 		})
 	return pulses, err
 }
@@ -233,7 +191,11 @@ from mailbox
 where account_id = $1::bigint and id = $2::bigint`,
 		[]any{ref.Account, ref.Mailbox}, &p.ModSeq, &p.Stamp, &p.Epoch, &p.Dropped, &p.UIDValidity, &p.ListSeq, &p.Recent)
 	if errors.Is(err, pgx.ErrNoRows) {
-		p.Dropped, err = true, nil
+		p.Dropped = true
+		return p, nil
+	}
+	if err == nil {
+		err = db.epochs.check(p.Epoch)
 	}
 	return p, err
 }

@@ -76,7 +76,8 @@ type metrics struct {
 	retries    prometheus.Counter
 	shed       map[string]prometheus.Counter // by reason
 	warnings   prometheus.Gauge
-	tracer     trace.Tracer // nil: no traces
+	refused    prometheus.Counter // of the past
+	tracer     trace.Tracer       // nil: no traces
 }
 
 // statement is one of them, with what is made of its name once for all.
@@ -115,6 +116,10 @@ func newMetrics(reg prometheus.Registerer, traces trace.TracerProvider) *metrics
 		warnings: in.NewGauge(prometheus.GaugeOpts{
 			Name: "starling_postgres_durability_warnings",
 			Help: "Settings of the server with which acknowledged changes may be lost, when they were last looked at.",
+		}),
+		refused: in.NewCounter(prometheus.CounterOpts{
+			Name: "starling_postgres_past_refused_total",
+			Help: "Connections and answers that were refused because their server is of an older epoch than one that was seen.",
 		}),
 	}
 	for _, name := range statements {
@@ -225,7 +230,7 @@ func timedOut(code string) bool { return code == "57014" || code == "55P03" || c
 type poolCollector struct {
 	db *DB
 
-	trips, connections, limit, acquires, waiting, waits, waited, dials *prometheus.Desc
+	trips, connections, limit, acquires, waiting, waits, waited, dials, epoch *prometheus.Desc
 }
 
 func newPoolCollector(db *DB) *poolCollector {
@@ -242,12 +247,13 @@ func newPoolCollector(db *DB) *poolCollector {
 		waits:       desc("acquire_waits_total", "Of them, those that found no idle connection."),
 		waited:      desc("acquire_wait_seconds_total", "How long those waited."),
 		dials:       desc("dials_total", "Connections that were tried to be made."),
+		epoch:       desc("epoch", "The highest epoch of the database that was seen: its timeline times 2^24, and its generation."),
 	}
 }
 
 // Describe sends the descriptions of what Collect sends.
 func (c *poolCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.trips, c.connections, c.limit, c.acquires, c.waiting, c.waits, c.waited, c.dials} {
+	for _, d := range []*prometheus.Desc{c.trips, c.connections, c.limit, c.acquires, c.waiting, c.waits, c.waited, c.dials, c.epoch} {
 		to <- d
 	}
 }
@@ -267,4 +273,5 @@ func (c *poolCollector) Collect(to chan<- prometheus.Metric) {
 	send(c.waits, prometheus.CounterValue, float64(s.AcquireWaits))
 	send(c.waited, prometheus.CounterValue, s.AcquireWait.Seconds())
 	send(c.dials, prometheus.CounterValue, float64(s.Dials))
+	send(c.epoch, prometheus.GaugeValue, float64(c.db.SeenEpoch()))
 }

@@ -123,6 +123,7 @@ type DB struct {
 	pool       *pgxpool.Pool
 	probe      *pgxpool.Pool // the one connection of Ping
 	queue      *queue
+	epochs     *epochs
 	config     Config
 	background chan struct{} // permits; nil: none needed
 	stubborn   bool          // waits for a connection even if that seems to be in vain
@@ -138,22 +139,23 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err := c.defaults(); err != nil {
 		return nil, fmt.Errorf("configure the database: %w", err)
 	}
+	m := newMetrics(c.Metrics, c.Traces)
+	seen := &epochs{refused: m.refused}
 	pace := newPace(c.DialLimit, c.MinBackoff, c.MaxBackoff)
-	pool, err := c.pool(ctx, pace, c.MaxConns)
+	pool, err := c.pool(ctx, pace, seen, c.MaxConns)
 	if err != nil {
 		return nil, err
 	}
 	// It dials at a pace of its own, and tells the others as soon as there is somebody.
 	probing := newPace(1, c.MinBackoff, min(c.MaxBackoff, probeBackoff))
 	probing.there = pace.hurry
-	probe, err := c.pool(ctx, probing, 1)
+	probe, err := c.pool(ctx, probing, seen, 1)
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
-	m := newMetrics(c.Metrics, c.Traces)
 	db := &DB{
-		pool: pool, probe: probe, config: c, trips: new(atomic.Int64), metrics: m,
+		pool: pool, probe: probe, epochs: seen, config: c, trips: new(atomic.Int64), metrics: m,
 		queue: &queue{conns: c.MaxConns, patience: c.AcquireTimeout, away: m.shed[shedAway], long: m.shed[shedLong]},
 	}
 	if c.Metrics != nil {
@@ -166,8 +168,8 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 }
 
 // pool prepares a pool of connections.
-func (c *Config) pool(ctx context.Context, p *pace, conns int) (*pgxpool.Pool, error) {
-	config, err := c.poolConfig(p)
+func (c *Config) pool(ctx context.Context, p *pace, seen *epochs, conns int) (*pgxpool.Pool, error) {
+	config, err := c.poolConfig(p, seen)
 	if err != nil {
 		return nil, fmt.Errorf("configure the database: %w", err)
 	}
@@ -179,7 +181,7 @@ func (c *Config) pool(ctx context.Context, p *pace, conns int) (*pgxpool.Pool, e
 	return pool, nil
 }
 
-func (c *Config) poolConfig(pace *pace) (*pgxpool.Config, error) {
+func (c *Config) poolConfig(pace *pace, seen *epochs) (*pgxpool.Config, error) {
 	mode, err := execMode(c.QueryMode)
 	if err != nil {
 		return nil, err
@@ -192,9 +194,17 @@ func (c *Config) poolConfig(pace *pace) (*pgxpool.Config, error) {
 	config.ConnConfig.StatementCacheCapacity = 256
 	config.ConnConfig.DescriptionCacheCapacity = 256
 	config.ConnConfig.OnNotice = noteDoubt
-	if config.ConnConfig.ValidateConnect == nil {
-		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	takesWrites := config.ConnConfig.ValidateConnect
+	if takesWrites == nil {
+		takesWrites = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
+	config.ConnConfig.ValidateConnect = func(ctx context.Context, pg *pgconn.PgConn) error {
+		if err := takesWrites(ctx, pg); err != nil {
+			return err
+		}
+		return seen.ask(ctx, pg)
+	}
+	config.PrepareConn = seen.present
 	if mode == pgx.QueryExecModeCacheStatement && !c.Pooler {
 		c.sessionSettings(config.ConnConfig.RuntimeParams)
 	}

@@ -81,7 +81,7 @@ func (db *DB) tryWriteRows(ctx context.Context, what, sql string, args []any, ea
 	}
 	err = broken(conn, err)
 	run.end(err)
-	if doubtful(pg) || errors.Is(err, errBroken) && !pgconn.SafeToRetry(err) {
+	if db.doubtful(pg) || errors.Is(err, errBroken) && !pgconn.SafeToRetry(err) {
 		return fmt.Errorf("%w: %w", ErrInDoubt, errors.Join(ErrUnavailable, err))
 	}
 	return err
@@ -101,7 +101,10 @@ func noteDoubt(pg *pgconn.PgConn, n *pgconn.Notice) {
 
 func doubtless(pg *pgconn.PgConn) { delete(pg.CustomData(), doubtKey) }
 
-func doubtful(pg *pgconn.PgConn) bool { return pg.CustomData()[doubtKey] != nil }
+// doubtful says whether the server warned, or turned out meanwhile to be of the past.
+func (db *DB) doubtful(pg *pgconn.PgConn) bool {
+	return pg.CustomData()[doubtKey] != nil || db.epochs.past(pg)
+}
 
 // rollback ends a transaction even if the context of its work has ended. On a
 // connection that is gone there is nothing left to end.

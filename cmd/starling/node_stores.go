@@ -36,7 +36,7 @@ func (n *node) openStores(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	natsConfig := n.cfg.NATS.config(n.log)
+	natsConfig := n.natsConfig()
 	natsConfig.Options.Metrics = n.figures
 	if n.bus, err = nats.Open(natsConfig); err != nil {
 		return fmt.Errorf("nats: %w", err)
@@ -62,7 +62,7 @@ func (n *node) openStoresNow(ctx context.Context) error {
 		return err
 	}
 	if len(n.cfg.NATS.URLs) > 0 {
-		n.bus, err = nats.Open(n.cfg.NATS.config(n.log))
+		n.bus, err = nats.Open(n.natsConfig())
 	} else {
 		n.bus, err = new(memory.Hub).Open(events.Options{Log: n.log})
 	}
@@ -84,6 +84,13 @@ func (n *node) openStore(ctx context.Context, blobs blobstore.Store) (err error)
 		ReadMemory: n.cfg.Mail.Memory.Answers, RowMemory: n.cfg.Mail.Memory.Rows, SearchMemory: n.cfg.Mail.Memory.Searches,
 	})
 	return err
+}
+
+// natsConfig has nodes tell each other which epoch of the database they have seen.
+func (n *node) natsConfig() nats.Config {
+	c := n.cfg.NATS.config(n.log)
+	c.Options.Epoch, c.Options.Learn = n.db.SeenEpoch, n.db.LearnEpoch
+	return c
 }
 
 func (n *node) closeBus() {

@@ -21,6 +21,7 @@ var sentences = []struct {
 	{"the same account, mailbox and kind is one event, the latest", coalesces},
 	{"that event has the earliest time, and a trace if any had one", causes},
 	{"a greater epoch is later whatever the modseq", epochs},
+	{"a beat tells the others the highest epoch that its node has seen", learns},
 	{"Unfollow takes back one Follow", counted},
 	{"a shard followed for the first time is suspect once", firstJoin},
 	{"a shard is left late", leftLate},
@@ -452,6 +453,25 @@ func subscriptionContext(t *testing.T, w *world) {
 	}
 	if _, err := a.Subscribe(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Subscribe returned %v, want Canceled", err)
+	}
+}
+
+func learns(t *testing.T, w *world) {
+	learned := make(chan int64, 1)
+	w.nodeWith(t, events.Options{Epoch: func() int64 { return 7 }})
+	w.nodeWith(t, events.Options{Epoch: func() int64 { return 5 }, Learn: func(epoch int64) {
+		select {
+		case learned <- epoch:
+		default:
+		}
+	}})
+	select {
+	case epoch := <-learned:
+		if epoch != 7 {
+			t.Errorf("the other node told of epoch %d, want 7: one's own is not learned", epoch)
+		}
+	case <-time.After(patience):
+		t.Error("nothing was learned")
 	}
 }
 
