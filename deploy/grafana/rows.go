@@ -167,6 +167,7 @@ func postgres() row {
 			{`sum by (class) (rate(starling_postgres_errors_total{$m}[$__rate_interval]))`, "{{class}}"},
 			{`sum(rate(starling_postgres_retries_total{$m}[$__rate_interval]))`, "retried"},
 			{`sum by (outcome) (rate(starling_postgres_in_doubt_total{$m}[$__rate_interval]))`, "in doubt: {{outcome}}"},
+			{`sum(rate(starling_postgres_past_refused_total{$m}[$__rate_interval]))`, "of the past, refused"},
 		}},
 		{title: "Connections", unit: "short", queries: []query{
 			{`sum by (state) (starling_postgres_connections{$m})`, "{{state}}"},
