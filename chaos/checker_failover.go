@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -46,10 +47,13 @@ func (k Kept) nextUID() uint32 { return k.UIDNext + uidJump*uint32(max(k.Epochs,
 func (k Kept) lostModSeq(modseq uint64) bool { return modseq > k.ModSeq && modseq < k.next() }
 
 // lost says whether a message was only in a future that was lost.
-func (c *checker) lost(p place) bool {
+func (c *checker) lost(p place) bool { return c.lostBy(p, math.MaxInt64) }
+
+// lostBy says the same for a failover before a time.
+func (c *checker) lostBy(p place, t time.Duration) bool {
 	return slices.ContainsFunc(c.run.Failovers, func(f Failover) bool {
 		k, ok := f.Boxes[p.mailbox]
-		return ok && k.lostUID(p.uid)
+		return ok && f.Until < t && k.lostUID(p.uid)
 	})
 }
 

@@ -35,27 +35,29 @@ const (
 	FailOverLagging Kind = "PostgreSQL failed over to a standby that lagged"
 	// FailOverCancelled: commits that wait for the standby are told to wait no more.
 	FailOverCancelled Kind = "PostgreSQL failed over, and the waits for its standby had been cancelled"
-	FullPostgres      Kind = "PostgreSQL out of connections"
-	LockPostgres      Kind = "PostgreSQL rows locked"
-	CutReplication    Kind = "PostgreSQL standby cut off"
-	SlowReplication   Kind = "PostgreSQL standby slow"
-	RestartStandby    Kind = "PostgreSQL standby restarted"
-	CutS3             Kind = "S3 closed"
-	SlowS3            Kind = "S3 slow"
-	LoseS3            Kind = "S3 answers lost"
-	TruncateS3        Kind = "S3 truncated"
-	FailS3            Kind = "S3 answers 500"
-	RefuseS3          Kind = "S3 answers 503 SlowDown"
-	HangS3            Kind = "S3 does not answer"
-	ForgetS3          Kind = "S3 loses its answers to what it did"
-	DribbleS3         Kind = "S3 sends bodies slowly"
-	ShortenS3         Kind = "S3 sends half bodies"
-	GarbleS3          Kind = "S3 sends wrong octets"
-	StepClock         Kind = "clock stepped"
-	BreakClients      Kind = "client connections broken"
-	SlowClients       Kind = "clients slow"
-	RestartNATS       Kind = "NATS server restarted"
-	SlowNATS          Kind = "NATS slow consumer"
+	// LeadBack: the node has seen the new one before.
+	LeadBack        Kind = "PostgreSQL failed over, and a node led back to the old primary"
+	FullPostgres    Kind = "PostgreSQL out of connections"
+	LockPostgres    Kind = "PostgreSQL rows locked"
+	CutReplication  Kind = "PostgreSQL standby cut off"
+	SlowReplication Kind = "PostgreSQL standby slow"
+	RestartStandby  Kind = "PostgreSQL standby restarted"
+	CutS3           Kind = "S3 closed"
+	SlowS3          Kind = "S3 slow"
+	LoseS3          Kind = "S3 answers lost"
+	TruncateS3      Kind = "S3 truncated"
+	FailS3          Kind = "S3 answers 500"
+	RefuseS3        Kind = "S3 answers 503 SlowDown"
+	HangS3          Kind = "S3 does not answer"
+	ForgetS3        Kind = "S3 loses its answers to what it did"
+	DribbleS3       Kind = "S3 sends bodies slowly"
+	ShortenS3       Kind = "S3 sends half bodies"
+	GarbleS3        Kind = "S3 sends wrong octets"
+	StepClock       Kind = "clock stepped"
+	BreakClients    Kind = "client connections broken"
+	SlowClients     Kind = "clients slow"
+	RestartNATS     Kind = "NATS server restarted"
+	SlowNATS        Kind = "NATS slow consumer"
 
 	DeafClients      Kind = "clients that do not read"
 	TricklingClients Kind = "clients that send an octet now and then"
@@ -89,6 +91,7 @@ var chances = []struct {
 	{FailOver, 2},
 	{FailOverLagging, 2},
 	{FailOverCancelled, 2},
+	{LeadBack, 2},
 	{FullPostgres, 3},
 	{CutReplication, 3},
 	{SlowReplication, 3},
@@ -210,7 +213,7 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 		}
 		defer b.nodes[f.Node].Unlock()
 		return true, b.process(ctx, f, n)
-	case RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, RestartStandby, FullPostgres, FullPostgresDisk, LockPostgres:
+	case RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, LeadBack, RestartStandby, FullPostgres, FullPostgresDisk, LockPostgres:
 		if !b.postgres.TryLock() {
 			return false, nil
 		}
@@ -300,7 +303,16 @@ func (b *breaker) server(ctx context.Context, f Fault) (done bool, err error) {
 	if c.standby == nil {
 		return false, nil
 	}
-	over, err := c.Failover(ctx, b.account, b.begin, f.losing())
+	var over Failover
+	if f.Kind == LeadBack {
+		if !b.nodes[f.Node].TryLock() { // a node that is started anew knows of nothing
+			return false, nil
+		}
+		defer b.nodes[f.Node].Unlock()
+		over, err = c.LeadBack(ctx, b.account, b.begin, c.Nodes[f.Node], f.For, f.Amount%2 == 0)
+	} else {
+		over, err = c.Failover(ctx, b.account, b.begin, f.losing())
+	}
 	if err != nil {
 		return false, err
 	}

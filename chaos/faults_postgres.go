@@ -143,7 +143,7 @@ type Losing struct {
 // lose cuts the standby off for a while, as l says.
 func (c *Cluster) lose(ctx context.Context, l Losing, since func()) error {
 	if !l.Cancelled {
-		if err := c.synchronous(ctx, false); err != nil {
+		if err := c.primary.synchronous(ctx, false); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ import (
 func TestEachFault(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	servers := []Kind{RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, CutReplication, SlowReplication, RestartStandby}
+	servers := []Kind{RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, LeadBack, CutReplication, SlowReplication, RestartStandby}
 	var faults []Fault
 	for i, kind := range chances {
 		if slices.Contains(servers, kind.kind) {

@@ -160,7 +160,7 @@ func (c *Cluster) RestartPostgres(ctx context.Context, hard bool, after time.Dur
 
 // AddStandby makes a standby, and has commits wait for it from now on. While they have none to wait for they wait.
 func (c *Cluster) AddStandby(ctx context.Context) error {
-	if err := c.synchronous(ctx, true); err != nil {
+	if err := c.primary.synchronous(ctx, true); err != nil {
 		return err
 	}
 	c.Replication.Heal()
@@ -185,12 +185,12 @@ func (c *Cluster) RestartStandby(ctx context.Context, after time.Duration) error
 }
 
 // synchronous says whether commits wait for the standby.
-func (c *Cluster) synchronous(ctx context.Context, on bool) error {
+func (s *database) synchronous(ctx context.Context, on bool) error {
 	name := ""
 	if on {
 		name = standbyName
 	}
-	_, err := c.primary.Exec(ctx, fmt.Sprintf("alter system set synchronous_standby_names = '%s'; select pg_reload_conf()", name))
+	_, err := s.Exec(ctx, fmt.Sprintf("alter system set synchronous_standby_names = '%s'; select pg_reload_conf()", name))
 	return err
 }
 
@@ -234,21 +234,27 @@ func (c *Cluster) Failover(ctx context.Context, account metadata.AccountID, begi
 	if err := c.primary.kill(); err != nil {
 		return f, err
 	}
-	for _, p := range c.ways() { // what its processes still say is said to nobody
+	return f, c.promote(ctx, account, begin, &f)
+}
+
+// promote makes the standby the primary that everybody reaches, and makes a new standby. What the old primary's processes still
+// say is said to nobody.
+func (c *Cluster) promote(ctx context.Context, account metadata.AccountID, begin time.Time, f *Failover) error {
+	for _, p := range c.ways() {
 		p.Backend("", "")
 		p.Cut(false)
 	}
 	f.Until = time.Since(begin)
 	if err := c.standby.Promote(ctx); err != nil {
-		return f, err
+		return err
 	}
 	c.primary, c.standby = c.standby, nil
 	var err error
 	if f.Boxes, err = c.primary.look(ctx, account); err != nil {
-		return f, fmt.Errorf("look at what the new primary has: %w", err)
+		return fmt.Errorf("look at what the new primary has: %w", err)
 	}
 	c.reach()
-	return f, c.AddStandby(ctx)
+	return c.AddStandby(ctx)
 }
 
 // look reads an account's mailboxes past all nodes, and leaves them as they are.

@@ -1,6 +1,8 @@
 package chaos
 
 import (
+	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -33,5 +35,60 @@ func TestFailover(t *testing.T) {
 		o.Clients = *chaosClients
 		figures := round(t, c, o)
 		t.Log(figures)
+	}
+}
+
+// A node that has seen the new primary is led back to the old one, which lives on: it takes nothing from there and tells it nothing, and no
+// client hears an untruth. A program without that is found out.
+func TestPast(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	c := start(t)
+	if err := c.AddStandby(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	figures := round(t, c, Options{Seed: 801, Time: 7 * time.Second, Clients: *chaosClients, Faults: []Fault{
+		{At: 300 * ms, For: 1200 * ms, Kind: LeadBack, Node: 0},
+		{At: 4500 * ms, For: 1200 * ms, Kind: LeadBack, Node: 1, Amount: 1},
+	}})
+	t.Log(figures)
+	if figures.Faults[LeadBack] == 0 {
+		t.Error("no node was led back")
+	}
+	refused := 0.0
+	for _, n := range c.Nodes {
+		more, err := n.Figure(t.Context(), "starling_postgres_past_refused_total")
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused += more
+	}
+	if refused == 0 {
+		t.Error("nobody met the old primary")
+	}
+
+	path := filepath.Join(t.TempDir(), "believing")
+	if err := Build(t.Context(), path, false, append(Clocked(),
+		Change{File: "metadata/epoch.go", Old: "	if epoch == seen {\n", New: "	if epoch <= seen {\n"},
+		Change{File: "metadata/epoch.go", Old: "return known && epoch < e.seen.Load()", New: "return false && known && epoch < 0"},
+		Change{File: "metadata/commit.go", Old: "Seen.Epoch < db.SeenEpoch()", New: "Seen.Epoch < 0"},
+	)...); err != nil {
+		t.Fatal(err)
+	}
+	c = startOf(t, path)
+	if err := c.AddStandby(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := c.Run(t.Context(), Options{
+		Seed: 802, Time: 5 * time.Second, Clients: 9, Patience: 3 * time.Second,
+		Faults: []Fault{{At: 300 * ms, For: 2500 * ms, Kind: LeadBack}},
+	})
+	switch {
+	case errors.Is(err, errPast):
+		t.Logf("found: %v", err)
+	case err != nil:
+		t.Fatal(err)
+	case len(Check(r)) == 0:
+		t.Error("a program that believes the old primary is not found out")
 	}
 }
