@@ -36,10 +36,25 @@ func (c createCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if err != nil {
 		return "", err
 	}
-	if asked := strings.TrimSuffix(c.name, string(mailstore.Delimiter)); asked != name && s.has(rev2) {
-		s.enc.List(&imapwire.Listing{Delimiter: mailstore.Delimiter, Name: name, OldName: asked}) // RFC 9051 §6.3.9.6
-	}
+	s.tellName(nil, name, strings.TrimSuffix(c.name, string(mailstore.Delimiter)))
 	return imapwire.CodeMailboxID(mailboxID(row.Account, row.ID)), nil // RFC 8474 §4.1
+}
+
+// tellName tells a client that knows OLDNAME of the name of a mailbox that it called otherwise
+// (RFC 9051 §6.3.9.6).
+func (s *session) tellName(attrs []string, name, asked string) {
+	if old := otherName(name, asked); old != "" && s.has(rev2) {
+		s.enc.List(&imapwire.Listing{Attrs: attrs, Delimiter: mailstore.Delimiter, Name: name, OldName: old})
+	}
+}
+
+// otherName is what a client called a mailbox, if that is not its name. INBOX has one name, however
+// it is written (RFC 9051 §5.1).
+func otherName(name, asked string) string {
+	if asked == name || mailstore.CleanName(asked) == mailstore.Inbox {
+		return ""
+	}
+	return asked
 }
 
 // newName is a name that a client gives to a mailbox. The delimiter at its end
@@ -70,19 +85,21 @@ func specialUses(names []string) ([]string, error) {
 }
 
 // deleteCmd is DELETE (RFC 9051 §6.3.5).
-type deleteCmd struct{ name string }
+type deleteCmd struct{ name string } // as it was sent
 
 func parseDelete(d *imapwire.Decoder) (command, error) {
 	d.SP()
-	c := deleteCmd{name: d.Mailbox()}
+	c := deleteCmd{name: d.SentMailbox()}
 	return c, d.End()
 }
 
 func (c deleteCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
-	row, err := s.account.Delete(ctx, mailstore.CleanName(c.name))
+	name := mailstore.CleanName(c.name)
+	row, err := s.account.Delete(ctx, name)
 	if err != nil {
 		return "", err
 	}
+	s.tellName([]string{`\NonExistent`}, name, c.name)
 	if s.view != nil && s.view.mailbox.ID() == row.ID {
 		s.deselect()
 		s.enc.Status("", imapwire.OK, imapwire.CodeClosed, "The selected mailbox is deleted") // RFC 9051 §7.1
@@ -91,14 +108,14 @@ func (c deleteCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 }
 
 // renameCmd is RENAME (RFC 9051 §6.3.6).
-type renameCmd struct{ from, to string }
+type renameCmd struct{ from, to string } // as they were sent
 
 func parseRename(d *imapwire.Decoder) (command, error) {
 	var c renameCmd
 	d.SP()
-	c.from = d.Mailbox()
+	c.from = d.SentMailbox()
 	d.SP()
-	c.to = d.Mailbox()
+	c.to = d.SentMailbox()
 	return c, d.End()
 }
 
@@ -111,7 +128,15 @@ func (c renameCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if from != mailstore.Inbox && strings.HasPrefix(to, from+string(mailstore.Delimiter)) {
 		return "", nof(imapwire.CodeCannot, "A mailbox cannot be put below itself")
 	}
-	return "", s.account.Rename(ctx, from, to)
+	if err := s.account.Rename(ctx, from, to); err != nil {
+		return "", err
+	}
+	if from == mailstore.Inbox { // which is still there, and a new mailbox beside it
+		s.tellName(nil, to, strings.TrimSuffix(c.to, string(mailstore.Delimiter)))
+	} else {
+		s.tellName(nil, to, c.from)
+	}
+	return "", nil
 }
 
 // subscribeCmd is SUBSCRIBE and UNSUBSCRIBE (RFC 9051 §6.3.7, §6.3.8).

@@ -12,7 +12,7 @@ import (
 
 // selectCmd is SELECT and EXAMINE (RFC 9051 §6.3.2, §6.3.3).
 type selectCmd struct {
-	name    string
+	name    string // as it was sent
 	params  imapwire.SelectParams
 	examine bool
 }
@@ -21,7 +21,7 @@ func parseSelect(examine bool) func(*imapwire.Decoder) (command, error) {
 	return func(d *imapwire.Decoder) (command, error) {
 		c := selectCmd{examine: examine}
 		d.SP()
-		c.name = d.Mailbox()
+		c.name = d.SentMailbox()
 		c.params = d.SelectParams()
 		return c, d.End()
 	}
@@ -40,17 +40,18 @@ func (c selectCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if c.params.CondStore {
 		s.enable(condStore)
 	}
-	box, err := s.account.Open(ctx, c.name, s.hearNews)
+	name := mailstore.CleanName(c.name)
+	box, err := s.account.Open(ctx, name, s.hearNews)
 	if err != nil {
 		return "", err
 	}
-	s.view = &view{mailbox: box, name: c.name, readOnly: c.examine, snap: box.Snapshot()}
+	s.view = &view{mailbox: box, name: name, readOnly: c.examine, snap: box.Snapshot()}
 	s.state = selected
 	if err := s.claimRecent(ctx); err != nil {
 		s.deselect()
 		return "", err
 	}
-	s.describe()
+	s.describe(c.name)
 	if q := c.params.QResync; q != nil {
 		s.resync(q)
 	}
@@ -63,8 +64,8 @@ func (c selectCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 // hearNews is called by the mailstore after the selected mailbox changed.
 func (s *session) hearNews() { s.alarm.ring(alarmNews) }
 
-// describe writes what SELECT tells of a mailbox.
-func (s *session) describe() {
+// describe writes what SELECT tells of a mailbox, that the client called asked.
+func (s *session) describe(asked string) {
 	v, e := s.view, s.enc
 	row := v.snap.Mailbox()
 	s.tellMailboxFlags()
@@ -80,7 +81,7 @@ func (s *session) describe() {
 	e.Status("", imapwire.OK, imapwire.CodeHighestModSeq(uint64(row.ModSeq)), "Highest")                  //nolint:gosec // positive
 	e.Status("", imapwire.OK, imapwire.CodeMailboxID(mailboxID(row.Account, row.ID)), "Mailbox's own id") // RFC 8474 §4.2
 	if s.has(rev2) {
-		e.List(&imapwire.Listing{Delimiter: mailstore.Delimiter, Name: v.name}) // RFC 9051 §6.3.2
+		e.List(&imapwire.Listing{Delimiter: mailstore.Delimiter, Name: v.name, OldName: otherName(v.name, asked)}) // RFC 9051 §6.3.2
 	}
 }
 

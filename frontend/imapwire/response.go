@@ -152,7 +152,7 @@ type Listing struct {
 	Delimiter byte     // 0 is NIL
 	Name      string
 	ChildInfo []string // CHILDINFO: selection options that children match, "SUBSCRIBED" (RFC 5258 §3.5)
-	OldName   string   // OLDNAME: what the client called it (RFC 9051 §6.3.9.6)
+	OldName   string   // OLDNAME: what it was called, or the client called it (RFC 9051 §6.3.9.6)
 }
 
 // List writes LIST.
