@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -101,7 +102,8 @@ func (s *Store) writeLists(ctx context.Context, db *metadata.DB, now time.Time) 
 	}
 }
 
-// writeList writes the account's list, unless the account is gone.
+// writeList writes the account's list, unless the account is gone. A list that is there as it is stays:
+// a versioned bucket would keep each copy of it.
 func (s *Store) writeList(ctx context.Context, db *metadata.DB, id metadata.AccountID) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
@@ -134,8 +136,25 @@ func (s *Store) writeList(ctx context.Context, db *metadata.DB, id metadata.Acco
 	if err != nil {
 		return err
 	}
+	there, err := s.readObject(ctx, key, int64(len(body)))
+	if err != nil && !errors.Is(err, blobstore.ErrNotFound) {
+		return fmt.Errorf("read the list of mailboxes: %w", err)
+	}
+	if err == nil && bytes.Equal(there, body) {
+		return nil
+	}
 	if _, err := s.blobs.Put(ctx, key, bytes.NewReader(body), int64(len(body))); err != nil {
 		return fmt.Errorf("put the list of mailboxes: %w", err)
 	}
 	return nil
+}
+
+// readObject reads an object, of a larger one than most a part that is longer than that.
+func (s *Store) readObject(ctx context.Context, key blobstore.Key, most int64) ([]byte, error) {
+	r, err := s.blobs.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	return b, errors.Join(err, r.Close())
 }

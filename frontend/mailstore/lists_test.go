@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +82,49 @@ func TestListIsWritten(t *testing.T) {
 	}
 	if got := c.stored(); !reflect.DeepEqual(got, want) || !reflect.DeepEqual(got.names(), []string{"Drafts", Inbox, "Old"}) {
 		t.Errorf("stored is %+v\nwant      %+v", got, want)
+	}
+}
+
+// A scan writes the list only if it is not there as it is, so that a versioned bucket does not fill
+// with copies.
+func TestListIsNotWrittenAgain(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	scan := func() (puts int64) {
+		t.Helper()
+		before := c.blobs.puts.Load()
+		if report, err := x.Collect(t.Context(), c.account.ID); err != nil || report.Scanned != 1 {
+			t.Fatalf("collected %+v, %v", report, err)
+		}
+		return c.blobs.puts.Load() - before
+	}
+	if n := scan(); n != 1 || len(c.stored().names()) != 2 {
+		t.Errorf("the first scan put %d objects; stored is %+v", n, c.stored())
+	}
+	if n := scan(); n != 0 {
+		t.Errorf("the second put %d", n)
+	}
+	x.lists.note(c.account.ID, time.Now())
+	x.writeLists(t.Context(), x.db, time.Now())
+	if n := scan(); n != 0 {
+		t.Errorf("after a change that was none it put %d", n)
+	}
+	rename(t, x, "Archive", "archive") // as long as before
+	if n := scan(); n != 1 || len(c.stored().names()) != 2 || c.stored().names()[1] != "archive" {
+		t.Errorf("after a change it put %d; stored is %+v", n, c.stored())
+	}
+	key, err := blobstore.NameKey(int64(c.account.ID), listName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, garbage := range []string{"", strings.Repeat("x", 1<<20)} {
+		if _, err := c.blobs.Store.Put(t.Context(), key, strings.NewReader(garbage), int64(len(garbage))); err != nil {
+			t.Fatal(err)
+		}
+		if n := scan(); n != 1 || len(c.stored().names()) != 2 {
+			t.Errorf("over garbage of %d octets it put %d; stored is %+v", len(garbage), n, c.stored())
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 
 	"go.uber.org/zap"
 
@@ -23,15 +22,11 @@ func (s *Store) readList(ctx context.Context, id metadata.AccountID) (*storedLis
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.blobs.Get(ctx, key, 0, -1)
+	body, err := s.readObject(ctx, key, maxStoredList)
 	if errors.Is(err, blobstore.ErrNotFound) {
 		return nil, nil //nolint:nilnil // none is no error
 	}
 	if err != nil {
-		return nil, err
-	}
-	body, err := io.ReadAll(io.LimitReader(r, maxStoredList))
-	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, err
 	}
 	list := new(storedList)
