@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ type undeleteOptions struct {
 	uids         []metadata.UIDRange // nil: all
 	since, until time.Time           // days by UTC, both included; zero: no bound
 	dryRun       bool
+	most         int // messages of a mailbox that a dry run lists
 }
 
 const (
@@ -52,7 +54,8 @@ func newUndelete() *cobra.Command {
 	since := f.String("since", "", "only what was deleted on this day or later, such as 2026-01-31")
 	until := f.String("until", "", "only what was deleted on this day or before")
 	f.StringVar(&o.to, "to", "", "bring messages back into this mailbox, made if it is not there; with --mailbox, a deleted one under this name")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only list what there is to bring back: of messages mailbox, UID, day, size and date")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only list what there is to bring back: of messages mailbox, UID, day, size, date, sender and subject")
+	f.IntVar(&o.most, "most", 1000, "with --dry-run: how many messages of a mailbox are listed; the others are counted")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := o.read(*uids, *since, *until); err != nil {
 			return usageError{err}
@@ -75,6 +78,9 @@ func (o *undeleteOptions) read(uids, since, until string) (err error) {
 		if *day.to, err = time.Parse(time.DateOnly, day.text); err != nil {
 			return fmt.Errorf("%s: %q is not a day; write it as 2026-01-31", day.flag, day.text)
 		}
+	}
+	if o.most < 0 {
+		return errors.New("--most: is negative")
 	}
 	if o.mailbox != "" {
 		o.mailbox = mailstore.CleanName(o.mailbox)
@@ -249,26 +255,59 @@ func (u *undelete) messages(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	var wanted []uint32
-	for _, e := range found {
-		if !u.within(e.Day) {
-			continue
-		}
-		if u.dryRun {
-			u.say("%s\t%d\t%s\t%d octets\t%s", name, e.UID, e.Day.Format(time.DateOnly), e.Size, e.Date.UTC().Format(time.RFC3339))
-		}
-		wanted = append(wanted, e.UID)
-	}
+	found = slices.DeleteFunc(found, func(e mailstore.Expunged) bool { return !u.within(e.Day) })
 	if u.uids == nil {
 		collected = 0 // in the days that were asked for, or before
 	}
-	if u.dryRun || len(wanted) == 0 {
+	if u.dryRun {
+		if err := u.list(ctx, m, name, found); err != nil {
+			return err
+		}
+	}
+	if u.dryRun || len(found) == 0 {
 		if collected > 0 {
 			u.say("%s: %d were collected and are gone", name, collected)
 		}
 		return nil
 	}
+	wanted := make([]uint32, len(found))
+	for i := range found {
+		wanted[i] = found[i].UID
+	}
 	return u.bringBack(ctx, m, name, wanted, collected)
+}
+
+// list says what messages there are to bring back.
+func (u *undelete) list(ctx context.Context, m *mailstore.Mailbox, name string, found []mailstore.Expunged) error {
+	if len(found) == 0 {
+		return nil
+	}
+	var octets int64
+	for i := range found {
+		octets += found[i].Size
+	}
+	listed := found[:min(len(found), u.most)]
+	for batch := range slices.Chunk(listed, undeleteBatch) {
+		uids, i := make([]uint32, len(batch)), 0
+		for i := range batch {
+			uids[i] = batch[i].UID
+		}
+		err := m.Headings(ctx, uids, func(uid uint32, h mailstore.Heading) {
+			for batch[i].UID < uid { // the collector took it meanwhile
+				i++
+			}
+			e := &batch[i]
+			u.say("%s\t%d\t%s\t%d octets\t%s\t%s\t%s", name, uid, e.Day.Format(time.DateOnly), e.Size, e.Date.UTC().Format(time.RFC3339), h.From, h.Subject)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if more := len(found) - len(listed); more > 0 {
+		u.say("%s: %d further messages; narrow it by --uid, --since or --until, or list more with --most", name, more)
+	}
+	u.say("%s: %d messages to bring back, %d octets", name, len(found), octets)
+	return nil
 }
 
 // bringBack brings messages back in batches, as many as the quota has room for.

@@ -70,10 +70,17 @@ func TestUndelete(t *testing.T) {
 		return time.Date(2099, time.March, 3-days, 0, 0, 0, 0, time.UTC).Format(time.DateOnly)
 	}
 	dry := c.good(`mailbox "Old", deleted `, "undelete", testUser, "--dry-run")
-	for _, line := range []string{"INBOX\t1\t" + ago(2), "INBOX\t2\t" + ago(2), "INBOX\t3\t" + today} {
+	for _, line := range []string{
+		"INBOX\t1\t" + ago(2), "INBOX\t2\t" + ago(2), "INBOX\t3\t" + today,
+		"\tSender <sender0@example.org>\tMessage 0\n", "\tSender <sender2@example.org>\tMessage 2\n", "\nINBOX: 3 messages to bring back, ",
+	} {
 		if !strings.Contains(dry, line) {
 			t.Errorf("%q is missing in\n%s", line, dry)
 		}
+	}
+	dry = c.good("INBOX: 2 further messages; narrow it by --uid", "undelete", testUser, "--dry-run", "--most", "1")
+	if n := strings.Count(dry, "\nINBOX\t"); n != 1 || !strings.Contains(dry, "INBOX: 3 messages to bring back, ") {
+		t.Errorf("with --most 1 it lists %d messages of INBOX:\n%s", n, dry)
 	}
 	for _, test := range []struct { // both sides of each bound
 		args []string
