@@ -261,3 +261,43 @@ func TestCheckIsPaged(t *testing.T) {
 		t.Errorf("the check went on: %v", err)
 	}
 }
+
+// A row is changed only as it was seen, by a commit of which others hear.
+func TestRepairRow(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *metadata.DB) {
+		n, _ := wellUsed(t, db)
+		all, err := db.MessageObjects(t.Context(), n.box.Account, n.box.ID, 19, 1)
+		check(t, err)
+		was := all[0]
+		if was.UID != 20 {
+			t.Fatalf("the message is %+v", was)
+		}
+		before := messages(t, db, n.box)[20]
+		v, err := db.RepairRow(t.Context(), n.box.Account, was, []byte("new"), nil)
+		check(t, err)
+		after := load(t, db, n.box)
+		if row := messages(t, db, n.box)[20]; string(row.Extent) != "new" || string(row.Summary) != string(before.Summary) || after.box.Version != v ||
+			v.ModSeq != n.box.ModSeq+1 || v.Stamp == n.box.Stamp || after.box.Counters != n.box.Counters {
+			t.Errorf("the row is %+v, the mailbox %+v, returned %+v", row, after.box, v)
+		}
+		_, err = db.RepairRow(t.Context(), n.box.Account, was, []byte("other"), nil)
+		wantErr(t, err, metadata.ErrConflict)
+		was.Extent = []byte("new")
+		check(t, errOf(db.BumpEpoch(t.Context())))
+		v, err = db.RepairRow(t.Context(), n.box.Account, was, was.Extent, []byte("summary"))
+		check(t, err)
+		if row := messages(t, db, n.box)[20]; string(row.Summary) != "summary" || v.Epoch == n.box.Epoch || v.ModSeq < 1<<28 {
+			t.Errorf("in a new epoch the row is %+v, at %+v", row, v)
+		}
+		for _, wrong := range []func(*metadata.MessageObject){
+			func(m *metadata.MessageObject) { m.UID++ },
+			func(m *metadata.MessageObject) { m.Object[0]++ },
+			func(m *metadata.MessageObject) { m.Mailbox = 99 },
+		} {
+			other := was
+			wrong(&other)
+			_, err = db.RepairRow(t.Context(), n.box.Account, other, nil, nil)
+			wantErr(t, err, metadata.ErrConflict)
+		}
+	})
+}

@@ -100,7 +100,7 @@ type Mailbox struct {
 	Dropped    bool     // deleted, not yet collected
 }
 
-// Message is a message's row: written once, never changed.
+// Message is a message's row: written once, never changed but by RepairRow.
 type Message struct {
 	UID          uint32
 	InternalDate time.Time

@@ -236,6 +236,7 @@ func (f *fetch) fail(err error) {
 	case errors.Is(err, mailstore.ErrExpunged), errors.Is(err, blobstore.ErrUnavailable), errors.Is(err, metadata.ErrUnavailable):
 	case errors.Is(err, blobstore.ErrNotFound), errors.Is(err, blobstore.ErrCorrupt), errors.Is(err, blobstore.ErrRange):
 		log("message is missing or damaged")
+		f.s.view.mailbox.Forget(f.m.uid)
 		err = nof(imapwire.CodeCorruption, "Some of the messages are damaged, the others are sent")
 	default:
 		log("message not fetched")

@@ -297,6 +297,7 @@ func (r *search) look(ctx context.Context, row *metadata.Message, summary *mail.
 }
 
 func (r *search) leaveOut(c *candidate, err error) {
+	r.view.mailbox.Forget(c.uid)
 	r.s.log().Error("message left out of a search",
 		zap.Int64("mailbox", int64(r.view.mailbox.ID())), zap.Uint32("uid", c.uid), zap.Error(err))
 }

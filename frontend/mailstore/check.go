@@ -14,7 +14,7 @@ import (
 // Damage is a kind of what can be wrong with an account.
 type Damage string
 
-// What a check finds. The first seven can be mended from what is there.
+// What a check finds. The first eight can be mended from what is there.
 const (
 	WrongCounters Damage = "counters"       // a mailbox's counters are not what its messages give
 	WrongQuota    Damage = "quota"          // the account is said to use what its mailboxes do not have

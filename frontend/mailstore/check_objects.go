@@ -107,14 +107,16 @@ func (c *checker) named(ctx context.Context, first, end int) ([]naming, error) {
 				err = fmt.Errorf("%w: it has %d octets, the message %d", blobstore.ErrCorrupt, extent.Plain, page[i].Size)
 			}
 			if err != nil {
-				if err := c.message(ctx, &n, BadExtent, err.Error()); err != nil {
+				if extent, err = c.badExtent(ctx, &n, page[i], err); err != nil {
 					return nil, err
 				}
-				continue
+				if extent.Length == 0 {
+					continue
+				}
 			}
 			n.end = extent.Offset + extent.Length
 			if c.opts.Scrub {
-				n.extent = string(page[i].Extent)
+				n.extent = string(extent.Append(nil))
 			}
 			rows = append(rows, n)
 		}
@@ -245,7 +247,12 @@ func (c *checker) missing(ctx context.Context, n *naming) error {
 	if d == "" {
 		return err
 	}
-	return c.message(ctx, n, d, "")
+	if d == ShortObject {
+		if told, err := c.wrongExtent(ctx, n, err); told || err != nil {
+			return err
+		}
+	}
+	return c.message(ctx, n, Finding{Damage: d})
 }
 
 func (c *checker) key(n *naming) blobstore.Key {
@@ -270,15 +277,12 @@ func damageOf(err error) Damage {
 // message tells what was found of a message, if it is still there. Rows go before their
 // objects, and no object's name is used again: what was missing before the row was
 // seen is missing.
-func (c *checker) message(ctx context.Context, n *naming, d Damage, detail string) error {
-	row, err := c.db.MessageObjects(ctx, c.account.ID, n.mailbox, n.uid-1, 1)
-	if err != nil {
+func (c *checker) message(ctx context.Context, n *naming, f Finding) error {
+	row, err := c.row(ctx, n)
+	if err != nil || row == nil {
 		return err
 	}
-	if len(row) == 0 || row[0].Mailbox != n.mailbox || row[0].UID != n.uid || row[0].Object != n.object {
-		return nil
-	}
-	f := Finding{Damage: d, UID: n.uid, Object: blobstore.Object(n.object).String(), Detail: detail}
+	f.UID, f.Object = n.uid, blobstore.Object(n.object).String()
 	name, ok := c.names[n.mailbox]
 	if !ok {
 		name = fmt.Sprintf("deleted mailbox %d", n.mailbox)
@@ -288,6 +292,15 @@ func (c *checker) message(ctx context.Context, n *naming, d Damage, detail strin
 		return err
 	}
 	return c.tell(ctx, f)
+}
+
+// row is the row as it is now; nil if it is gone.
+func (c *checker) row(ctx context.Context, n *naming) (*metadata.MessageObject, error) {
+	row, err := c.db.MessageObjects(ctx, c.account.ID, n.mailbox, n.uid-1, 1)
+	if err != nil || len(row) == 0 || row[0].Mailbox != n.mailbox || row[0].UID != n.uid || row[0].Object != n.object {
+		return nil, err
+	}
+	return &row[0], nil
 }
 
 // expunged reports whether clients do not see a message. It reads each mailbox once.
@@ -355,7 +368,14 @@ func (c *checker) scrubOne(ctx context.Context, same []naming) error {
 		return err
 	}
 	for i := range same {
-		if err := c.message(ctx, &same[i], d, err.Error()); err != nil {
+		if d == CorruptObject || d == ShortObject {
+			if told, err := c.wrongExtent(ctx, &same[i], err); err != nil {
+				return err
+			} else if told {
+				continue
+			}
+		}
+		if err := c.message(ctx, &same[i], Finding{Damage: d, Detail: err.Error()}); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,10 @@ func (m *Mailbox) ClaimRecent(ctx context.Context, view *Snapshot) (from uint32,
 	return uint32(first), won, err //nolint:gosec // a UID
 }
 
+// Forget has the node read the row of a message anew the next time: what could not be read by what it
+// remembers may have been mended.
+func (m *Mailbox) Forget(uid uint32) { m.box.forgetRow(uid) }
+
 // Body opens the bytes of a message that was read with metadata.ColBlob.
 func (m *Mailbox) Body(row *metadata.Message) (*codec.Body, error) {
 	return m.box.store.body(m.box.ref.Account, row)

@@ -26,7 +26,7 @@ const (
 
 // rowCache keeps rows of messages that were read to answer with, of all accounts within one
 // budget: clients ask for the same list again, and for a message of it. Nothing in it ever has to
-// be taken back, because a row never changes.
+// be taken back, because a row never changes; but one by which its message cannot be read may be mended.
 type rowCache struct {
 	chunks *otter.Cache[rowKey, *rowChunk]
 }
@@ -95,6 +95,15 @@ func (c *rowCache) add(key rowKey, uids []uint32, rows []*keptRow) {
 			at.Store(row)
 			chunk.octets.Add(row.cost() - was.cost())
 		}
+		return chunk, otter.WriteOp
+	})
+}
+
+// forgetRow forgets what is kept of a message.
+func (b *box) forgetRow(uid uint32) {
+	b.store.kept.chunks.ComputeIfPresent(b.rowKey(metadata.ChunkOf(uid)), func(chunk *rowChunk) (*rowChunk, otter.ComputeOp) {
+		was := chunk.rows[uid%metadata.ChunkSlots].Swap(nil)
+		chunk.octets.Add(-was.cost())
 		return chunk, otter.WriteOp
 	})
 }
