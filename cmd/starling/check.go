@@ -31,10 +31,12 @@ func newCheck() *cobra.Command {
 			"the counters of mailboxes with both, the quota with those, the number of owners of\n" +
 			"each object, and all objects that messages name with a listing of those that are\n" +
 			"there. What changes meanwhile is looked at again and is no damage.\n\n" +
-			"--scrub reads every object too and verifies its checksums.\n\n" +
+			"--scrub reads every object too and verifies its checksums, and what the database has\n" +
+			"of each message's header.\n\n" +
 			"--repair mends counters, quota, owners and numbers that were used before they were\n" +
 			"given out, and says what it did. Messages without flags come back as new ones, those\n" +
-			"too whose flags cannot be read. Of messages of which only the flags are left it\n" +
+			"too whose flags cannot be read. What the database has of where a message's bytes are,\n" +
+			"and of its header, is made anew from the object, if that is well. Of messages of which only the flags are left it\n" +
 			"removes these, if no object in the bucket could be theirs: else starling rebuild\n" +
 			"comes first. Messages whose bytes are lost or damaged it cannot mend: they are told\n" +
 			"with account, mailbox and UID, and stay, so that the object can be brought back.\n\n" +
@@ -341,6 +343,7 @@ var damageTexts = map[mailstore.Damage]string{
 	mailstore.AheadOfBox:    "UIDs or modseqs are in use that the mailbox has not given out",
 	mailstore.BadFlags:      "flags cannot be read",
 	mailstore.BadExtent:     "where the message's bytes are cannot be read",
+	mailstore.BadSummary:    "the message's envelope and structure cannot be read",
 	mailstore.MissingObject: "the message's bytes are lost: its object is not there",
 	mailstore.ShortObject:   "the message's bytes are not all there: its object is too short",
 	mailstore.CorruptObject: "the message's bytes are damaged",

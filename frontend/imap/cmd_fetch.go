@@ -240,6 +240,7 @@ func (f *fetch) fail(err error) {
 		err = nof(imapwire.CodeCorruption, "Some of the messages are damaged, the others are sent")
 	default:
 		log("message not fetched")
+		f.s.view.mailbox.Forget(f.m.uid)
 		err = nof(imapwire.CodeServerBug, "Some of the messages cannot be sent, noted in the server's log")
 	}
 	if f.failure == nil {

@@ -14,7 +14,7 @@ import (
 // Damage is a kind of what can be wrong with an account.
 type Damage string
 
-// What a check finds. The first eight can be mended from what is there.
+// What a check finds. The first nine can be mended from what is there.
 const (
 	WrongCounters Damage = "counters"       // a mailbox's counters are not what its messages give
 	WrongQuota    Damage = "quota"          // the account is said to use what its mailboxes do not have
@@ -24,6 +24,7 @@ const (
 	LostRow       Damage = "lost_row"       // of a message only its flags are left
 	BadFlags      Damage = "flags"          // flags of a mailbox that cannot be read
 	BadExtent     Damage = "extent"         // a message that does not say where its bytes are
+	BadSummary    Damage = "summary"        // a message whose envelope and structure cannot be read
 	MissingObject Damage = "missing_object" // a message whose object is not there
 	ShortObject   Damage = "short_object"   // a message whose object ends too early
 	CorruptObject Damage = "corrupt_object" // a message whose bytes are not those that were stored
@@ -47,7 +48,7 @@ type Finding struct {
 // CheckOptions say what a check does, and what it may take.
 type CheckOptions struct {
 	Repair bool // mend what can be mended
-	Scrub  bool // read every object and verify its checksums
+	Scrub  bool // read every object and verify its checksums, and read every row whole
 
 	RowRate   int64 // rows of messages and names of objects read in a second; 100,000
 	ScrubRate int64 // octets read in a second, of an object 64 KiB at least; 32 MiB

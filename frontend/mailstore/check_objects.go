@@ -96,6 +96,7 @@ func (c *checker) named(ctx context.Context, first, end int) ([]naming, error) {
 		if err != nil {
 			return nil, err
 		}
+		before := len(rows)
 		for i := range page {
 			n := naming{object: page[i].Object, mailbox: page[i].Mailbox, uid: page[i].UID}
 			if n.bits() < first || n.bits() >= end {
@@ -119,6 +120,11 @@ func (c *checker) named(ctx context.Context, first, end int) ([]naming, error) {
 				n.extent = string(extent.Append(nil))
 			}
 			rows = append(rows, n)
+		}
+		if c.opts.Scrub {
+			if err := c.summaries(ctx, rows[before:]); err != nil {
+				return nil, err
+			}
 		}
 		if err := c.paceRows(ctx, len(page)); err != nil {
 			return nil, err

@@ -26,12 +26,12 @@ const (
 func (m *Mailbox) Headings(ctx context.Context, uids []uint32, visit func(uid uint32, h Heading)) error {
 	var summary message.Summary
 	err := m.Rows(ctx, uids, metadata.ColSummary, false, func(row *metadata.Message) error {
-		if err := summary.Unmarshal(row.Summary); err != nil {
-			visit(row.UID, Heading{Subject: "(not known: the summary is damaged)"})
-			return nil
+		h := Heading{Subject: "(not known: the summary is damaged)"}
+		if summary.Unmarshal(row.Summary) == nil {
+			envelope := summary.Envelope()
+			h = Heading{From: sender(envelope.From), Subject: printable(envelope.Subject, maxSubject)}
 		}
-		envelope := summary.Envelope()
-		visit(row.UID, Heading{From: sender(envelope.From), Subject: printable(envelope.Subject, maxSubject)})
+		visit(row.UID, h)
 		return nil
 	})
 	if err != nil {

@@ -152,3 +152,50 @@ func TestCheckMendsWrongExtents(t *testing.T) {
 		t.Errorf("after it %+v", found)
 	}
 }
+
+// A summary that cannot be read is made anew from the object.
+func TestCheckMendsSummaries(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, metadata.Quota{})
+	store := s.store(patient)
+	inbox, _ := s.used(store)
+	summaries := func() map[uint32]string {
+		t.Helper()
+		all := map[uint32]string{}
+		err := inbox.Messages(t.Context(), uids(1, 1<<30), metadata.ColSummary, func(m *metadata.Message) error {
+			all[m.UID] = string(m.Summary)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	before := summaries()
+	s.exec(`update message set summary = '\x01' where account_id = $account and mailbox_id = $box and uid in (2, 20, 21, 41)`, inbox.ID())
+	object := s.change(inbox, 21, func([]byte) []byte { return nil })
+	if _, found := s.checked(store, mailstore.CheckOptions{Repair: true}); len(found) != 1 || found[0].Damage != mailstore.MissingObject {
+		t.Errorf("without reading all of them it finds %+v", found)
+	}
+	id := func(uid uint32) string {
+		return blobstore.Object(rowsOf(t, s.db, s.account.ID)[inbox.ID()][uid].Object).String()
+	}
+	for _, mended := range []bool{false, true} {
+		report, found := s.checked(store, mailstore.CheckOptions{Scrub: true, Repair: mended, ScrubRate: 1 << 40})
+		s.wrong("summaries", found, []mailstore.Finding{
+			{Damage: mailstore.MissingObject, Mailbox: "INBOX", UID: 21, Object: object},
+			{Damage: mailstore.BadSummary, Mailbox: "INBOX", UID: 2, Object: id(2), Expunged: true, Mended: mended},
+			{Damage: mailstore.BadSummary, Mailbox: "INBOX", UID: 20, Object: id(20), Mended: mended},
+			{Damage: mailstore.BadSummary, Mailbox: "INBOX", UID: 21, Object: object},
+			{Damage: mailstore.BadSummary, Mailbox: "INBOX", UID: 41, Object: id(41), Mended: mended},
+		})
+		if mended && (report.Mended != 3 || report.Left != 2) {
+			t.Errorf("%+v", report)
+		}
+	}
+	for uid, summary := range summaries() {
+		if uid != 21 && summary != before[uid] {
+			t.Errorf("the summary of message %d is %q, was %q", uid, summary, before[uid])
+		}
+	}
+}
