@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +44,9 @@ func memoryShare(percent, fallback int64) int64 {
 
 // budget is memory that all sessions of a node share for one purpose. Who finds
 // none left waits a little and is then asked to come back, rather than have the node
-// run out of memory.
+// run out of memory. Of those who wait accounts have their turns one after the other, and of an
+// account who came first: one that waits for much is not passed by those who want less, nor an account
+// by another of which many wait.
 type budget struct {
 	what    string // that waits for memory
 	most    int64
@@ -53,18 +56,40 @@ type budget struct {
 	// room, if not nil, has somebody give back about n bytes that nobody needs now,
 	// and says whether somebody did.
 	room func(n int64) bool
+	// passes lets those who want less pass who waits: memory that is held for long, as that of mailboxes, would
+	// otherwise be kept from all in vain.
+	passes bool
 
 	mu      sync.Mutex
 	used    int64
-	account map[metadata.AccountID]int64
-	awaited bool
-	freed   chan struct{} // closed, and made anew, when some is given back that is awaited
+	holders map[metadata.AccountID]*holder
+	// turns are accounts of which somebody waits for what others have. If there are any, the first
+	// cannot have it yet; those that wait for what they have themselves are not here.
+	turns []*holder
 }
+
+// holder is an account that has memory, or of which somebody waits for some.
+type holder struct {
+	id     metadata.AccountID
+	used   int64
+	claims []*claim // who came first is first
+	queued bool     // it is one of turns
+}
+
+// claim is somebody who waits for n bytes.
+type claim struct {
+	n       int64
+	granted bool          // guarded by budget.mu
+	wake    chan struct{} // told that it was, or that there may be something that nobody needs
+}
+
+// noShare is the share of a budget of which an account may have all.
+const noShare = math.MaxInt64 / 2
 
 func newBudget(what string, most, share int64, refused prometheus.Counter) *budget {
 	return &budget{
 		what: what, most: most, share: share, wait: budgetWait, refused: refused,
-		account: make(map[metadata.AccountID]int64), freed: make(chan struct{}),
+		holders: make(map[metadata.AccountID]*holder),
 	}
 }
 
@@ -79,42 +104,85 @@ func uploadCost(size int64) int64 {
 // take reserves n bytes for an account; give returns them. metadata.ErrUnavailable
 // says that there was no room in time.
 func (f *budget) take(ctx context.Context, id metadata.AccountID, n int64) error {
-	freed, ok := f.try(id, n)
-	if ok {
+	c := f.claim(id, n)
+	if c == nil {
 		return nil
 	}
 	timer := time.NewTimer(f.wait)
 	defer timer.Stop()
 	for {
-		if f.room == nil || !f.room(n) {
-			select {
-			case <-freed:
-			case <-timer.C:
-				f.refused.Inc()
-				return fmt.Errorf("%s: no memory was left in time: %w", f.what, metadata.ErrUnavailable)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		for f.room != nil && !f.has(c) && f.room(n) {
 		}
-		if freed, ok = f.try(id, n); ok {
-			return nil
+		select {
+		case <-c.wake:
+			if f.has(c) {
+				return nil
+			}
+		case <-timer.C:
+			if f.withdraw(id, c) {
+				return nil
+			}
+			f.refused.Inc()
+			return fmt.Errorf("%s: no memory was left in time: %w", f.what, metadata.ErrUnavailable)
+		case <-ctx.Done():
+			if f.withdraw(id, c) {
+				return nil
+			}
+			return ctx.Err()
 		}
 	}
 }
 
-// try reserves if it can at once; otherwise freed is closed when it is worth another
-// try. One of an account is let in whatever its share, and one alone whatever its size.
-func (f *budget) try(id metadata.AccountID, n int64) (freed <-chan struct{}, ok bool) {
+// try reserves if it can at once, and nobody waits for what it would take.
+func (f *budget) try(id metadata.AccountID, n int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	own := f.account[id]
-	if f.used > 0 && f.used+n > f.most || own > 0 && own+n > f.share {
-		f.awaited = true
-		return f.freed, false
+	h := f.holder(id)
+	waits := !f.passes && (len(f.turns) > 0 || len(h.claims) > 0)
+	if waits || !f.within(h, n) || !f.fits(n) {
+		f.forget(h)
+		return false
 	}
-	f.used += n
-	f.account[id] = own + n
-	return nil, true
+	f.grant(h, n)
+	return true
+}
+
+// claim reserves if it can at once, and returns nil; else who waits.
+func (f *budget) claim(id metadata.AccountID, n int64) *claim {
+	if f.try(id, n) {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := &claim{n: n, wake: make(chan struct{}, 1)}
+	h := f.holder(id)
+	h.claims = append(h.claims, c)
+	f.queue(h)
+	f.serve()
+	return c
+}
+
+// has says whether c was granted.
+func (f *budget) has(c *claim) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return c.granted
+}
+
+// withdraw ends the wait of c. It reports whether c was granted meanwhile.
+func (f *budget) withdraw(id metadata.AccountID, c *claim) (granted bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.granted {
+		return true
+	}
+	h := f.holders[id]
+	i := slices.Index(h.claims, c)
+	h.claims = slices.Delete(h.claims, i, i+1)
+	f.queue(h) // whoever comes next may want less
+	f.serve()
+	f.forget(h)
+	return false
 }
 
 func (f *budget) give(id metadata.AccountID, n int64) { f.adjust(id, -n) }
@@ -123,28 +191,92 @@ func (f *budget) give(id metadata.AccountID, n int64) { f.adjust(id, -n) }
 func (f *budget) adjust(id metadata.AccountID, n int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.used += n
-	if f.account[id] += n; f.account[id] == 0 {
-		delete(f.account, id)
-	}
+	h := f.holder(id)
+	f.grant(h, n)
 	if n < 0 {
-		f.ring()
+		f.queue(h)
+		f.serve()
 	}
+	f.forget(h)
 }
 
-// mayHaveRoom has those who wait look again.
+// mayHaveRoom has who waits look for what nobody needs.
 func (f *budget) mayHaveRoom() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ring()
+	f.serve()
 }
 
-// ring wakes those who wait; mu is held.
-func (f *budget) ring() {
-	if f.awaited {
-		f.awaited = false
-		close(f.freed)
-		f.freed = make(chan struct{})
+// What follows is called with mu held.
+
+func (f *budget) holder(id metadata.AccountID) *holder {
+	h := f.holders[id]
+	if h == nil {
+		h = &holder{id: id}
+		f.holders[id] = h
+	}
+	return h
+}
+
+// forget takes an account from the list that has nothing and waits for nothing.
+func (f *budget) forget(h *holder) {
+	if h.used == 0 && len(h.claims) == 0 && !h.queued {
+		delete(f.holders, h.id)
+	}
+}
+
+// fits reports whether n bytes are left. One alone is let in whatever its size.
+func (f *budget) fits(n int64) bool { return f.used <= 0 || f.used+n <= f.most }
+
+// within reports whether an account may have n bytes more. One of an account is let in whatever its share.
+func (f *budget) within(h *holder, n int64) bool { return h.used <= 0 || h.used+n <= f.share }
+
+func (f *budget) grant(h *holder, n int64) {
+	f.used += n
+	h.used += n
+}
+
+// queue gives an account a turn if somebody waits for it.
+func (f *budget) queue(h *holder) {
+	if len(h.claims) > 0 && !h.queued {
+		h.queued = true
+		f.turns = append(f.turns, h)
+	}
+}
+
+// serve grants what can be, in turns. An account that has its share has its next turn when it gives
+// something back.
+func (f *budget) serve() {
+	for at := 0; at < len(f.turns); {
+		h := f.turns[at]
+		may := len(h.claims) > 0 && f.within(h, h.claims[0].n)
+		if may && !f.fits(h.claims[0].n) {
+			if at == 0 {
+				h.claims[0].ring()
+			}
+			if !f.passes {
+				return
+			}
+			at++
+			continue
+		}
+		f.turns, h.queued = slices.Delete(f.turns, at, at+1), false
+		if may {
+			c := h.claims[0]
+			h.claims = h.claims[1:]
+			f.grant(h, c.n)
+			c.granted = true
+			c.ring()
+			f.queue(h)
+		}
+		f.forget(h)
+	}
+}
+
+func (c *claim) ring() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -186,9 +318,9 @@ func (a *Account) ReserveRead(ctx context.Context, n int64) (release func(), err
 	return func() { a.store.reads.give(a.row.ID, n) }, nil
 }
 
-// TryReserveRead is ReserveRead without waiting.
+// TryReserveRead is ReserveRead without waiting. Who waits has precedence.
 func (a *Account) TryReserveRead(n int64) (release func(), ok bool) {
-	if _, ok := a.store.reads.try(a.row.ID, n); !ok {
+	if !a.store.reads.try(a.row.ID, n) {
 		return nil, false
 	}
 	return func() { a.store.reads.give(a.row.ID, n) }, true
@@ -201,10 +333,9 @@ func (a *Account) ReserveRows(ctx context.Context, n int64) error {
 	return a.store.rows.take(ctx, a.row.ID, n)
 }
 
-// TryReserveRows is ReserveRows without waiting.
+// TryReserveRows is ReserveRows without waiting. Who waits has precedence.
 func (a *Account) TryReserveRows(n int64) bool {
-	_, ok := a.store.rows.try(a.row.ID, n)
-	return ok
+	return a.store.rows.try(a.row.ID, n)
 }
 
 // AdjustRows notes that what was reserved for rows has become n octets more, or fewer.

@@ -17,7 +17,7 @@ func TestBudget(t *testing.T) {
 	f := newBudget("test", 80, 10, prometheus.NewCounter(prometheus.CounterOpts{}))
 	reserve := func(id metadata.AccountID, n int64, want bool) {
 		t.Helper()
-		if _, ok := f.try(id, n); ok != want {
+		if ok := f.try(id, n); ok != want {
 			t.Errorf("%d for account %d: %v, want %v", n, id, ok, want)
 		}
 	}
@@ -33,8 +33,8 @@ func TestBudget(t *testing.T) {
 	f.give(2, 5)
 	f.give(2, 1)
 	reserve(3, 1000, true) // more than all, for nobody else has any
-	if f.used != 1000 || len(f.account) != 1 {
-		t.Errorf("%d in use by %d accounts", f.used, len(f.account))
+	if f.used != 1000 || len(f.holders) != 1 {
+		t.Errorf("%d in use by %d accounts", f.used, len(f.holders))
 	}
 }
 
@@ -58,10 +58,147 @@ func TestBudgetWaits(t *testing.T) {
 	if err := f.take(ctx, 2, 10); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
-	freed, _ := f.try(2, 10)
+	f.wait = patience
+	took := make(chan error)
+	go func() { took <- f.take(t.Context(), 2, 10) }()
+	f.awaitClaims(t, 2, 1)
 	f.give(1, 10)
-	<-freed
-	if err := f.take(t.Context(), 2, 10); err != nil {
+	if err := <-took; err != nil {
+		t.Error(err)
+	}
+	f.give(2, 10)
+	if f.used != 0 || len(f.holders) != 0 || len(f.turns) != 0 {
+		t.Errorf("%d in use by %d accounts, %d have a turn", f.used, len(f.holders), len(f.turns))
+	}
+}
+
+// awaitClaims waits until so many wait for an account.
+func (f *budget) awaitClaims(t *testing.T, id metadata.AccountID, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		h := f.holders[id]
+		waits := h != nil && len(h.claims) == n
+		f.mu.Unlock()
+		if waits {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d do not wait for account %d", n, id)
+		}
+	}
+}
+
+// Of those who wait accounts have their turns, and of an account who came first; who wants less
+// passes nobody, but who waits for what its own account has.
+func TestBudgetTurns(t *testing.T) {
+	t.Parallel()
+	f := newBudget("test", 100, 60, prometheus.NewCounter(prometheus.CounterOpts{}))
+	f.wait = patience
+	order := make(chan string)
+	waits := make(map[metadata.AccountID]int)
+	claim := func(what string, id metadata.AccountID, n int64) {
+		go func() {
+			if err := f.take(t.Context(), id, n); err != nil {
+				what = err.Error()
+			}
+			order <- what
+		}()
+		waits[id]++
+		f.awaitClaims(t, id, waits[id])
+	}
+	want := func(all ...string) {
+		t.Helper()
+		for _, what := range all {
+			if got := <-order; got != what {
+				t.Errorf("%s had its turn in place of %s", got, what)
+			}
+		}
+	}
+	for id := metadata.AccountID(1); id <= 4; id++ {
+		if !f.try(id, 25) {
+			t.Fatal("no room")
+		}
+	}
+	claim("much", 1, 35)
+	claim("its account's second", 1, 5)
+	claim("its account's third", 1, 5)
+	claim("another's", 2, 20)
+	claim("beyond the share", 3, 36)
+	f.give(4, 25) // which is not enough for the first
+	if f.try(5, 1) {
+		t.Error("who wants less passed who waits")
+	}
+	f.give(2, 20)
+	want("much")
+	f.give(1, 10) // for another's: its own had its turn
+	want("another's")
+	f.give(1, 5)
+	want("its account's second")
+	f.give(2, 5)
+	want("its account's third")
+	f.give(3, 1) // which is within its share now
+	f.give(2, 20)
+	f.give(1, 15)
+	want("beyond the share")
+	if f.used != 100 {
+		t.Errorf("%d are in use", f.used)
+	}
+}
+
+// Who gives up waiting keeps nobody from what it waited for, neither another account nor its own.
+func TestBudgetWithdrawn(t *testing.T) {
+	t.Parallel()
+	for _, second := range []metadata.AccountID{2, 3} {
+		f := newBudget("test", 100, 100, prometheus.NewCounter(prometheus.CounterOpts{}))
+		f.wait = patience
+		if !f.try(1, 40) || !f.try(2, 50) {
+			t.Fatal("no room")
+		}
+		ctx, giveUp := context.WithCancel(t.Context())
+		much, little := make(chan error), make(chan error)
+		go func() { much <- f.take(ctx, 2, 51) }()
+		f.awaitClaims(t, 2, 1)
+		if second == 3 {
+			f.adjust(2, -1) // it is within its share, and has its turn
+		}
+		go func() { little <- f.take(t.Context(), second, 10) }()
+		f.awaitClaims(t, second, int(4-second))
+		giveUp()
+		if err := <-much; !errors.Is(err, context.Canceled) {
+			t.Errorf("error is %v", err)
+		}
+		if err := <-little; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Memory that is held for long is not kept for one who waits for much.
+func TestBudgetPassed(t *testing.T) {
+	t.Parallel()
+	f := newBudget("test", 100, noShare, prometheus.NewCounter(prometheus.CounterOpts{}))
+	f.wait, f.passes = patience, true
+	for id := metadata.AccountID(1); id <= 2; id++ {
+		if !f.try(id, 50) {
+			t.Fatal("no room")
+		}
+	}
+	took := make(chan error)
+	go func() { took <- f.take(t.Context(), 3, 60) }()
+	f.awaitClaims(t, 3, 1)
+	go func() { took <- f.take(t.Context(), 4, 30) }()
+	f.awaitClaims(t, 4, 1)
+	f.give(1, 50)
+	if err := <-took; err != nil || f.used != 80 {
+		t.Errorf("%d are in use: %v", f.used, err)
+	}
+	if !f.try(5, 20) {
+		t.Error("who waits for much keeps the rest from others")
+	}
+	f.give(2, 50)
+	f.give(4, 30)
+	if err := <-took; err != nil {
 		t.Error(err)
 	}
 }

@@ -148,14 +148,14 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		inflight:  newBudget("take in a message beside others", cfg.Inflight, cfg.Inflight/budgetShare, m.refusedMessage),
 		reads:     newBudget("read beside others", cfg.ReadMemory-rows, (cfg.ReadMemory-rows)/budgetShare, m.refusedRead),
 		rows:      newBudget("read messages beside others", rows, rows/budgetShare, m.refusedRows),
-		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, cfg.SnapshotMemory, m.refusedSnapshot),
+		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, noShare, m.refusedSnapshot),
 		kept:      newRowCache(cfg.RowMemory),
 		recall:    newRecall(cfg.SearchMemory),
 		accounts:  make(map[metadata.AccountID]*resident),
 	}
 	s.proofs, s.names = newGather(&s.work, s.prove), newGather(&s.work, s.find)
 	s.lists.due = make(map[metadata.AccountID]time.Time)
-	s.snapshots.room = s.makeRoom
+	s.snapshots.room, s.snapshots.passes = s.makeRoom, true
 	s.inflight.room, s.reads.room, s.rows.room = s.shortage, s.shortage, s.shortage
 	if cfg.Traces != nil {
 		s.tracer = cfg.Traces.Tracer("starling/frontend/mailstore")
