@@ -1,0 +1,134 @@
+package lmtp
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"starling/blobstore"
+)
+
+// A stop ends what is idle and waits for what has begun.
+func TestShutdownWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	idle, busy, late := w.dial(0), w.dial(0), w.dial(0)
+	busy.begin("a@example.org")
+	busy.write("Subject: half\r\n")
+	late.say("MAIL FROM:<sender@example.net>", "250")
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop[0]() }()
+	idle.want("421")
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped with transactions open: %v", err)
+	default:
+	}
+	late.say("RCPT TO:<a@example.org>", "250")
+	late.say("DATA", "354")
+	late.write(letter + ".\r\n")
+	late.want("250")
+	late.want("421")
+	busy.write("\r\nof it\r\n.\r\n")
+	busy.want("250")
+	busy.want("421")
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	w.count("a@example.org", "INBOX", 2)
+	if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", w.addrs[0]); err == nil {
+		t.Error("a connection was taken after the stop")
+	}
+}
+
+// When its time is up a stop cuts off what is left, and waits for nothing more.
+func TestShutdownCuts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	putting := make(chan struct{})
+	w.blobs.onPut(func(ctx context.Context) error {
+		close(putting)
+		<-ctx.Done() // the store hangs
+		return blobstore.ContextError(ctx)
+	})
+	silent, hanging := w.dial(0), w.dial(0)
+	silent.begin("a@example.org")
+	hanging.begin("a@example.org")
+	hanging.write(letter + ".\r\n")
+	<-putting
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.servers[0].Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("shut down with %v", err)
+	}
+	w.stop[0] = func() error { return nil }
+	if _, err := io.ReadAll(silent.conn); err != nil {
+		t.Error(err)
+	}
+	w.count("a@example.org", "INBOX", 0)
+}
+
+// Behind STARTTLS a stop ends what is idle, too.
+func TestShutdownBehindTLS(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"mx.example.org"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	w.servers[0].smtp.TLSConfig = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	secure := func() *agent {
+		a := w.dial(0)
+		a.say("STARTTLS", "220")
+		a.conn = tls.Client(a.conn, &tls.Config{InsecureSkipVerify: true})
+		a.in = bufio.NewReader(a.conn)
+		a.say("LHLO client.example.net", "250")
+		return a
+	}
+	idle, busy := secure(), secure()
+	busy.begin("a@example.org")
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop[0]() }()
+	if _, err := idle.in.ReadString('\n'); err != nil && !errors.Is(err, io.EOF) {
+		t.Errorf("the idle connection ended with %v", err)
+	}
+	busy.write(letter + ".\r\n")
+	busy.want("250")
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	w.count("a@example.org", "INBOX", 1)
+}
+
+// A node closes its listeners before it drains: that is no failure.
+func TestServeEndsWithItsListener(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- w.servers[0].Serve(l) }()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}
