@@ -456,13 +456,15 @@ func FuzzReadHeader(f *testing.F) {
 	f.Add([]byte("PROXY UNKNOWN\r\n"))
 	f.Add(append(append([]byte(nil), proxyproto.SIGV2...), 0x21, 0x11, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 'x'))
 	f.Add(append(append([]byte(nil), proxyproto.SIGV2...), 0x20, 0, 0, 0))
+	f.Add(append(append(append([]byte(nil), proxyproto.SIGV2...), 0x20, 0x31, 0, 0x30), bytes.Repeat([]byte("more than is read at once "), 30)...))
 	f.Fuzz(func(t *testing.T, input []byte) {
-		source, early, err := readHeader(bytes.NewReader(input))
+		r := bytes.NewReader(input)
+		source, early, err := readHeader(r)
 		if err != nil {
 			return
 		}
-		if !bytes.HasSuffix(input, early) {
-			t.Errorf("%q did not come behind the header in %q", early, input)
+		if behind := append(early, input[len(input)-r.Len():]...); !bytes.HasSuffix(input, behind) {
+			t.Errorf("%q did not come behind the header in %q", behind, input)
 		}
 		if source != nil && !address(source).IsValid() {
 			t.Errorf("no address: %v", source)
