@@ -17,26 +17,32 @@ const (
 	alarmShutdown                         // the server stops
 )
 
-// alarm lets others wake a session that waits for its client to send something,
-// by moving the deadline of its read into the past. So a waiting session needs
-// no goroutine but its own, and no channel.
+// alarm lets others wake a session that waits for its client to send something: by
+// moving the deadline of its read into the past, or by taking it out of the lot where it is
+// parked. So a waiting session needs no goroutine but its own, if that, and no channel.
 type alarm struct {
 	mu      sync.Mutex
 	conn    net.Conn
 	heeds   alarmReason // the reasons that end a wait
 	rung    alarmReason // what rang and was not yet heard
 	waiting bool
+	parked  bool // it waits in the lot
 }
 
 var longAgo = time.Unix(1, 0)
 
 // ring wakes the session if it waits and heeds the reason, or else does so as
 // soon as it waits with a mind to it.
-func (a *alarm) ring(why alarmReason) {
+func (s *session) ring(why alarmReason) {
+	a := &s.alarm
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.rung |= why
-	if a.waiting && a.heeds&why != 0 {
+	switch {
+	case !a.waiting || a.heeds&why == 0:
+	case a.parked:
+		s.server.lot.wake(s, os.ErrDeadlineExceeded)
+	default:
 		_ = a.conn.SetReadDeadline(longAgo) // fails on a closed connection only, whose read ends anyway
 	}
 }
@@ -78,7 +84,7 @@ func (a *alarm) begin(heed alarmReason, timeout time.Duration) (alarmReason, err
 func (a *alarm) end(err error) (alarmReason, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.waiting = false
+	a.waiting, a.parked = false, false
 	if err == nil {
 		return 0, nil
 	}

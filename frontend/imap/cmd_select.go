@@ -62,7 +62,7 @@ func (c selectCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 }
 
 // hearNews is called by the mailstore after the selected mailbox changed.
-func (s *session) hearNews() { s.alarm.ring(alarmNews) }
+func (s *session) hearNews() { s.ring(alarmNews) }
 
 // describe writes what SELECT tells of a mailbox, that the client called asked.
 func (s *session) describe(asked string) {

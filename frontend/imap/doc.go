@@ -9,10 +9,10 @@
 // # A connection's life
 //
 // A [Server] accepts it and makes a session (session.go), which one goroutine
-// serves to its end; everything in a session belongs to that goroutine. It waits
-// for a command with no buffer held. Others reach it by its alarm alone
-// (alarm.go), which moves the deadline of that wait into the past: for news in
-// IDLE, when the login ended, when the server stops.
+// serves; everything in a session belongs to that goroutine. It waits for a command
+// with no buffer held, and soon it ends and leaves the session to the lot (lot.go),
+// until another goes on with it. Others reach a session by its alarm alone (alarm.go),
+// which ends that wait: for news in IDLE, when the login ended, when the server stops.
 //
 // SELECT gives the session a view (view.go): the snapshot of the mailbox that the
 // client knows, and the ghosts, which are messages that are expunged in it and of

@@ -25,7 +25,7 @@ func drain(ctx context.Context, sessions []*session, done <-chan struct{}) {
 			waiting = append(waiting, s)
 			continue
 		}
-		s.alarm.ring(alarmShutdown)
+		s.ring(alarmShutdown)
 	}
 	var left time.Duration
 	if deadline, ok := ctx.Deadline(); ok {
@@ -41,7 +41,7 @@ func drain(ctx context.Context, sessions []*session, done <-chan struct{}) {
 		case <-done:
 			return
 		}
-		s.alarm.ring(alarmShutdown)
+		s.ring(alarmShutdown)
 	}
 }
 

@@ -12,34 +12,38 @@ import (
 // is parked.
 const lingering = 250 * time.Millisecond
 
-// park has the session wait on a goroutine of its own that does nothing else, while
-// the one that calls it ends: stacks that handshakes and commands have made large do
-// not become small again, and nothing but its stack makes a waiting session large. It
-// may be called when reading has just timed out, so that nothing is left in any
-// buffer between the socket and the decoder. It reports whether the session is
-// parked; if not, the reasons to wake it are there already.
+// park has the session wait in the server's lot, while the goroutine that calls it ends: not
+// even the smallest stack is then held. It may be called when reading has just timed out, or
+// when nothing was read since the session was parked before, so that nothing is left in any
+// buffer between the socket and the decoder. It reports whether the session is parked, and no
+// longer the caller's; if not, the reasons to wake it are there already.
 func (s *session) park(heed alarmReason, timeout time.Duration) (parked bool, why alarmReason, err error) {
-	if why, err := s.alarm.begin(heed, timeout); why != 0 || err != nil {
-		return false, why, err
+	a := &s.alarm
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rung&heed != 0 {
+		return false, a.heard(heed), nil
 	}
 	s.end.finish()
 	s.ctx = nil
-	s.server.served.Go(s.sleep)
+	a.heeds, a.waiting, a.parked = heed, true, true
+	s.server.served.Add(1) // until it is woken
+	if err := s.server.lot.add(s, timeout); err != nil {
+		s.server.served.Done()
+		a.waiting, a.parked = false, false
+		s.ctx = s.end.begin()
+		return false, 0, err
+	}
 	return true, 0, nil
 }
 
-// sleep waits until something can be read, or an alarm rings. It must need little stack.
-func (s *session) sleep() {
-	err := s.raw.Read(readable)
-	s.server.served.Go(func() { s.wake(err) })
-}
-
-// wake goes on with a session that was parked.
+// wake goes on with a session that was parked: something can be read, or err says why it is woken.
 func (s *session) wake(err error) {
+	defer s.server.served.Done()
 	s.work(func() bool {
 		why, err := s.alarm.end(err)
-		if why == 0 && err == nil {
-			s.roused = true
+		s.roused, s.still = err == nil && why == 0, err != nil || why != 0
+		if s.roused {
 			return true
 		}
 		return s.woken(why, err)

@@ -5,14 +5,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"starling/metadata"
 )
 
 // gathering is a connection that keeps what is written until send.
@@ -171,7 +175,7 @@ func TestKeysRenewedAfterSilence(t *testing.T) {
 	_, _ = io.Copy(io.Discard, lines)
 }
 
-// awaitParked waits until all sessions of the node wait and have read what was sent, or
+// awaitParked waits until all sessions of the node are parked and have read what was sent, or
 // there are none.
 func (n *clusterNode) awaitParked(t *testing.T) {
 	t.Helper()
@@ -181,15 +185,122 @@ func (n *clusterNode) awaitParked(t *testing.T) {
 		for s := range n.server.sessions {
 			more := false
 			_ = s.raw.Control(func(fd uintptr) { more = readable(fd) }) // fails on a closed one only
-			waiting = waiting && s.alarm.isWaiting() && !more
+			waiting = waiting && n.server.lot.has(s) && !more
 		}
 		n.server.mu.Unlock()
 		if waiting {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("a session does not wait")
+			t.Fatal("a session is not parked")
 		}
-		time.Sleep(time.Millisecond) // waiting gives no sign
+		time.Sleep(time.Millisecond) // being parked gives no sign
+	}
+}
+
+func (l *lot) has(s *session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.space.queued > 0
+}
+
+// A parked session is woken by what its client sends, by news, when its time is over, and by the
+// end of the server, and parked again after each but the last, in whatever order they come.
+func TestParked(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("no session is parked on " + runtime.GOOS)
+	}
+	c := newCluster(t, 1, clusterOptions{parks: true}, func(config *Config) { config.KeepAlive = 100 * time.Millisecond })
+	node := c.nodes[0]
+	user := c.account(t, "parked@example.org", metadata.Quota{}).Name
+	writer := node.dial(t).login(user)
+	idlers := make([]*client, 5)
+	for i := range idlers {
+		idlers[i] = node.dial(t).login(user)
+		idlers[i].send("s SELECT INBOX\r\ni IDLE")
+		idlers[i].until("+ ")
+	}
+	for n := range 5 {
+		node.awaitParked(t)
+		writer.send("a APPEND INBOX {5+}\r\nhello")
+		writer.until("a OK ")
+		for i, idler := range idlers {
+			idler.until(fmt.Sprintf("* %d EXISTS", n+1))
+			switch i {
+			case 0: // only hears news
+			case n:
+				node.awaitParked(t)
+				idler.send("DONE\r\nb NOOP\r\ni IDLE")
+				idler.until("i OK ")
+				idler.until("b OK ")
+				idler.until("+ ")
+			default:
+				idler.until("* OK Still here")
+			}
+		}
+	}
+	node.awaitParked(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := node.server.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, idler := range idlers {
+		idler.until("* BYE [UNAVAILABLE] ")
+		idler.until("")
+	}
+}
+
+// Parked sessions are cut off when a shutdown may not take longer.
+func TestParkedAreCut(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("no session is parked on " + runtime.GOOS)
+	}
+	c := newCluster(t, 1, clusterOptions{parks: true})
+	node := c.nodes[0]
+	user := c.account(t, "cut@example.org", metadata.Quota{}).Name
+	idlers := make([]*client, 10) // some may be told before
+	for i := range idlers {
+		idlers[i] = node.dial(t).login(user)
+		idlers[i].send("i IDLE")
+		idlers[i].until("+ ")
+	}
+	node.awaitParked(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := node.server.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	for _, idler := range idlers {
+		idler.until("")
+	}
+}
+
+// Of many sessions on a node that hear of the same messages one claims them as recent.
+func TestOneClaimsForAll(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, clusterOptions{})
+	user := c.account(t, "claims@example.org", metadata.Quota{}).Name
+	writer := c.nodes[1].dial(t).login(user)
+	idlers := make([]*client, 10)
+	for i := range idlers {
+		idlers[i] = c.nodes[0].dial(t).login(user)
+		idlers[i].send("s SELECT INBOX\r\ni IDLE")
+		idlers[i].until("+ ")
+	}
+	const messages = 10
+	before := c.db.Stats().RoundTrips
+	for n := range messages {
+		writer.send("a APPEND INBOX {5+}\r\nhello")
+		writer.until("a OK ")
+		for _, idler := range idlers {
+			idler.until(fmt.Sprintf("* %d EXISTS", n+1))
+			idler.until(fmt.Sprintf("* %d RECENT", n+1))
+		}
+	}
+	if trips := c.db.Stats().RoundTrips - before; trips > 3*messages { // a read and a claim, and some to spare
+		t.Errorf("%d round trips for %d messages", trips, messages)
 	}
 }

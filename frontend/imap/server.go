@@ -85,6 +85,7 @@ type Server struct {
 	refusals *zap.Logger // for commands that are refused for now: overload must not fill the log
 
 	mu        sync.Mutex
+	lot       *lot // where sessions are parked, from the first Serve on; nil: none is
 	closing   bool
 	listeners []net.Listener
 	sessions  map[*session]struct{}
@@ -120,6 +121,9 @@ func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 	srv.mu.Lock()
 	srv.listeners = append(srv.listeners, l)
 	closing := srv.closing
+	if !closing && len(srv.listeners) == 1 {
+		srv.openLot()
+	}
 	srv.mu.Unlock()
 	if closing {
 		return closeListener(l)
@@ -135,6 +139,16 @@ func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 			return fmt.Errorf("accept connections on %s: %w", l.Addr(), err)
 		}
 	}
+}
+
+// openLot makes the lot; mu is held.
+func (srv *Server) openLot() {
+	lot, err := newLot(srv.cfg.Log)
+	if err != nil {
+		srv.cfg.Log.Info("sessions are not parked, and take more memory", zap.Error(err))
+		return
+	}
+	srv.lot = lot
 }
 
 // begin starts a session.
@@ -189,6 +203,7 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 		close(done)
 	}()
 	drain(ctx, sessions, done)
+	defer srv.lot.close()
 	select {
 	case <-done:
 		return errors.Join(errs...)
@@ -213,9 +228,13 @@ func closeListener(l net.Listener) error {
 }
 
 // claimLater takes the new messages of a view as recent for this server's
-// sessions, so that no other tells of them; nobody waits for it.
+// sessions, so that no other tells of them; nobody waits for it. The first of the sessions
+// that are told of them does so for all.
 func (srv *Server) claimLater(s *session) {
 	mailbox, snap := s.view.mailbox, s.view.snap
+	if !mailbox.FirstToClaim(snap) {
+		return
+	}
 	srv.served.Go(func() {
 		err := s.guard("claim recent messages", func() error {
 			_, _, err := mailbox.ClaimRecent(context.Background(), snap)

@@ -46,6 +46,7 @@ type session struct {
 	dec    *imapwire.Decoder
 	enc    *imapwire.Encoder
 	alarm  alarm
+	space  space
 	ctx    context.Context //nolint:containedctx // what commands are given; it ends when the connection does, or is parked
 	end    end
 	pace   pace
@@ -67,6 +68,7 @@ type session struct {
 	garbage  int                // lines without a tag
 	told     bool               // the command sent a MODSEQ
 	roused   bool               // something can be read, by which a parked session was woken
+	still    bool               // nothing was read since it was parked
 	upgrade  bool               // to TLS, once STARTTLS is answered
 	hangUp   bool               // once the command is answered
 	over     bool               // the connection ends; what is to be said of it was said
@@ -97,6 +99,15 @@ func (e *end) finish() {
 	defer e.mu.Unlock()
 	e.cancel()
 	e.cancel = nil
+}
+
+func (e *end) cutOff() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cut = true
+	if e.cancel != nil {
+		e.cancel()
+	}
 }
 
 func (e *end) wasCut() bool {
@@ -186,6 +197,7 @@ func (in input) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	in.still = false
 	n, err := in.conn.Read(p)
 	if !waits {
 		in.pace.end(n)
@@ -235,13 +247,9 @@ func (s *session) invite(imapwire.Literal) error {
 // cut ends the connection at once, without the farewell of TLS, for which a client
 // that does not read would have to be waited for.
 func (s *session) cut() {
-	s.end.mu.Lock()
-	defer s.end.mu.Unlock()
-	s.end.cut = true
-	if s.end.cancel != nil {
-		s.end.cancel()
-	}
-	_ = s.socket.Close() // the goroutine that serves it finds out
+	s.end.cutOff()
+	_ = s.socket.Close()  // the goroutine that serves it finds out,
+	s.ring(alarmShutdown) // and one that is parked has none
 }
 
 // serve is the connection's life, from its beginning to its end, or until it is parked.
@@ -348,6 +356,7 @@ func (s *session) close() {
 	s.server.metrics.sessions[s.does].Add(-1)
 	_ = s.enc.Release() // what could not be sent has nobody to hear it
 	_ = s.conn.Close()
+	s.server.lot.leave(s)
 	s.dec.Release()
 	s.server.forget(s)
 }
@@ -365,18 +374,22 @@ func (s *session) next() (on, parked bool) {
 		}
 	}
 	heed, timeout := s.patience()
-	short := timeout
+	short, parks := timeout, s.raw != nil && s.server.lot != nil
 	switch {
-	case s.raw == nil:
+	case !parks:
 	case s.roused:
 		short = min(timeout, lingering)
 	default:
 		short = min(timeout, s.server.linger)
 	}
 	s.roused = false
-	why, err := s.alarm.wait(heed, short, s.dec.Wait)
-	if short < timeout && errors.Is(err, errTimeout) {
-		if parked, why, err = s.park(heed, timeout-short); parked {
+	why, err := alarmReason(0), errTimeout
+	if !parks || !s.still {
+		why, err = s.alarm.wait(heed, short, s.dec.Wait)
+		timeout -= short
+	}
+	if parks && timeout > 0 && errors.Is(err, errTimeout) {
+		if parked, why, err = s.park(heed, timeout); parked {
 			return false, true
 		}
 	}
@@ -455,7 +468,7 @@ func (s *session) login(account metadata.Account) error {
 		s.log().Info("login over the limit", zap.String("account", account.Name), zap.String("of", refusals[over]))
 		return errTooManySessions
 	}
-	s.account = s.server.cfg.Store.Account(account, func() { s.alarm.ring(alarmEnded) })
+	s.account = s.server.cfg.Store.Account(account, func() { s.ring(alarmEnded) })
 	s.state = authenticated
 	s.failed = 0
 	s.log().Info("login", zap.Bool("tls", s.secure))

@@ -23,7 +23,8 @@ type box struct {
 
 	current atomic.Pointer[Snapshot] // nil until first loaded; replaced under mu, never older
 	sizes   sizes
-	awaited atomic.Bool // a read in the background is about to begin
+	awaited atomic.Bool  // a read in the background is about to begin
+	claimed atomic.Int64 // the UIDNEXT below which a session of this node claims what is recent
 
 	// turn is held by the one that commits to this mailbox. Of two mailboxes
 	// the one with the lower id is taken first.

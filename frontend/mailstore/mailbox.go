@@ -67,6 +67,20 @@ func (m *Mailbox) ClaimRecent(ctx context.Context, view *Snapshot) (from uint32,
 // remembers may have been mended.
 func (m *Mailbox) Forget(uid uint32) { m.box.forgetRow(uid) }
 
+// FirstToClaim reports whether no other session of this node was told so for the view's UIDNEXT, or a
+// later one: of many that learn of the same messages one has to claim them.
+func (m *Mailbox) FirstToClaim(view *Snapshot) bool {
+	for {
+		claimed := m.box.claimed.Load()
+		if view.row.UIDNext <= claimed {
+			return false
+		}
+		if m.box.claimed.CompareAndSwap(claimed, view.row.UIDNext) {
+			return true
+		}
+	}
+}
+
 // Body opens the bytes of a message that was read with metadata.ColBlob.
 func (m *Mailbox) Body(row *metadata.Message) (*codec.Body, error) {
 	return m.box.store.body(m.box.ref.Account, row)
