@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -122,18 +123,29 @@ returning m.epoch`,
 	return err
 }
 
-// jumped has the row of a mailbox of another epoch say the numbers that it has as soon as
-// anybody opens or changes it: clients may have been told of higher ones than it has now. The row is
-// then of the database's epoch, and differs from what anybody holds.
-func (e *epochs) jumped(m *Mailbox) {
-	now := e.seen.Load()
-	if m.Epoch == now || now == 0 {
-		return
+// jumped has rows of mailboxes of another epoch say the numbers that they have as soon as
+// anybody opens or changes them: clients may have been told of higher ones than they have now. Such
+// a row is then of the database's epoch, and differs from what anybody holds.
+func (db *DB) jumped(ctx context.Context, boxes []Mailbox) error {
+	seen := db.SeenEpoch()
+	if !slices.ContainsFunc(boxes, func(m Mailbox) bool { return m.Epoch != seen }) {
+		return nil
 	}
-	n := max(1, now>>24-m.Epoch>>24+max(0, now&maxGeneration-m.Epoch&maxGeneration))
-	m.ModSeq = (m.ModSeq>>28 + n) << 28
-	m.UIDNext = min((m.UIDNext+131072*n+127)>>7<<7, 1<<32-1)
-	m.Epoch = now
+	// A row may be of a later epoch than any that was seen, and after a restore of one that the
+	// database does not reach.
+	now, err := db.Epoch(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range boxes {
+		if m := &boxes[i]; m.Epoch != now {
+			n := max(1, now>>24-m.Epoch>>24+max(0, now&maxGeneration-m.Epoch&maxGeneration))
+			m.ModSeq = (m.ModSeq>>28 + n) << 28
+			m.UIDNext = min((m.UIDNext+131072*n+127)>>7<<7, 1<<32-1)
+			m.Epoch = now
+		}
+	}
+	return nil
 }
 
 // BumpEpoch begins a new epoch. It is for after a restore that did not raise

@@ -158,6 +158,24 @@ starling_postgres_epoch 3.3554432e+07
 	do(t, db, after, after.appending(1))
 }
 
+// Who has not heard of an epoch yet in which a row is already does not take it for one of the past.
+func TestNumbersAfterTheJump(t *testing.T) {
+	t.Parallel()
+	dsn := metadatatest.DSN(t)
+	there := func(c *metadata.Config) { c.DSN = dsn }
+	ahead, behind := metadatatest.Open(t, there), metadatatest.Open(t, there)
+	n := inboxOf(t, ahead)
+	n = do(t, ahead, n, n.appending(3))
+	check(t, behind.Ping(t.Context()))
+	check(t, errOf(ahead.BumpEpoch(t.Context())))
+	after := load(t, ahead, n.box).box
+	m, err := behind.MailboxByName(t.Context(), n.box.Account, "INBOX")
+	check(t, err)
+	if m.UIDNext != after.UIDNext || m.Version != after.Version {
+		t.Errorf("UIDNEXT %d, %+v, and the row has %d, %+v", m.UIDNext, m.Version, after.UIDNext, after.Version)
+	}
+}
+
 // Rows of mailboxes that nobody has taken into the database's epoch yet say the numbers that they then have.
 func TestNumbersBeforeTheJump(t *testing.T) {
 	t.Parallel()

@@ -63,8 +63,8 @@ full join (
 	if len(l.Mailboxes) == 0 { // INBOX is made with the account
 		return List{}, fmt.Errorf("list mailboxes of account %x: %w", int64(account), ErrNotFound)
 	}
-	for i := range l.Mailboxes {
-		db.epochs.jumped(&l.Mailboxes[i])
+	if err := db.jumped(ctx, l.Mailboxes); err != nil {
+		return List{}, err
 	}
 	slices.SortFunc(l.Mailboxes, func(a, b Mailbox) int { return cmp.Compare(a.Name, b.Name) })
 	slices.Sort(l.Subscriptions)
@@ -74,16 +74,19 @@ full join (
 // MailboxByName reads the row of a mailbox. The error is ErrNoMailbox if there
 // is none of that name.
 func (db *DB) MailboxByName(ctx context.Context, account AccountID, name string) (Mailbox, error) {
-	m := Mailbox{Account: account}
+	found := []Mailbox{{Account: account}}
 	err := db.row(ctx, "find the mailbox", `
 select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
   m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped
 from mailbox m
 where m.account_id = $1::bigint and m.name = $2::text and not m.dropped`,
-		[]any{account, name}, m.into()...)
-	db.epochs.jumped(&m)
-	return m, noMailbox(err, name)
+		[]any{account, name}, found[0].into()...)
+	if err != nil {
+		return Mailbox{}, noMailbox(err, name)
+	}
+	err = db.jumped(ctx, found)
+	return found[0], err
 }
 
 // NameRef names a mailbox of any account by its name.
@@ -111,7 +114,8 @@ func (db *DB) MailboxesByName(ctx context.Context, refs []NameRef, each func(int
 	for i, r := range refs {
 		accounts[i], names[i] = int64(r.Account), r.Name
 	}
-	return db.rows(ctx, "find mailboxes", mailboxesByNameSQL,
+	found, places := make([]Mailbox, 0, len(refs)), make([]int, 0, len(refs))
+	err := db.rows(ctx, "find mailboxes", mailboxesByNameSQL,
 		[]any{accounts, names}, func(rows pgx.Rows) error {
 			var m Mailbox
 			var n int64
@@ -119,10 +123,19 @@ func (db *DB) MailboxesByName(ctx context.Context, refs []NameRef, each func(int
 				return err
 			}
 			m.Account = refs[n-1].Account
-			db.epochs.jumped(&m)
-			each(int(n-1), &m)
+			found, places = append(found, m), append(places, int(n-1))
 			return nil
 		})
+	if err != nil {
+		return err
+	}
+	if err := db.jumped(ctx, found); err != nil {
+		return err
+	}
+	for i := range found {
+		each(places[i], &found[i])
+	}
+	return nil
 }
 
 func noMailbox(err error, name string) error {
