@@ -228,9 +228,6 @@ func (c *checker) rising() {
 	for i := range c.run.Ops {
 		o := &c.run.Ops[i]
 		for _, n := range o.Counts {
-			if c.asLeft(n, o) {
-				continue
-			}
 			uids[n.Mailbox] = append(uids[n.Mailbox], stamp{o.Start, false, uint64(n.Next), o})
 			modseqs[n.Mailbox] = append(modseqs[n.Mailbox], stamp{o.Start, false, n.ModSeq + 1, o}, stamp{o.End, true, n.ModSeq, o})
 		}
@@ -269,15 +266,6 @@ func (c *checker) rising() {
 	for box, stamps := range modseqs {
 		c.beyond(ModSeqOnce, "modseq", box, stamps)
 	}
-}
-
-// asLeft says whether STATUS tells of a mailbox as a failover left it: it goes on beyond all that was given out only when somebody
-// selects or changes it.
-func (c *checker) asLeft(n Count, o *Op) bool {
-	return slices.ContainsFunc(c.run.Failovers, func(f Failover) bool {
-		k, ok := f.Boxes[n.Mailbox]
-		return ok && f.Lossy && o.End > f.Until && n.Next == k.UIDNext && n.ModSeq == k.ModSeq
-	})
 }
 
 func (c *checker) beyond(rule Rule, what, box string, stamps []stamp) {
