@@ -17,7 +17,8 @@ import (
 // takes their locks, then loads what changed since the versions that the
 // caller has (the zero Version: all), and gives that to fn in the order of
 // boxes. The commit that fn computes is sent, and the locks are released. If fn
-// returns nil nothing is changed, and the result is zero.
+// returns nil nothing is changed, the result is zero, and what fn was given is as
+// safe as a commit (see Confirm).
 //
 // It takes two round trips. While fn runs nobody else can change the mailboxes,
 // so it must only compute; a node that hangs in it loses the locks after
@@ -89,8 +90,11 @@ func (l *locked) run(ctx context.Context, fn func([]Load) (*Commit, error)) (*pl
 		return nil, answer{}, errors.Join(ErrUnavailable, l.unlock(ctx, conn))
 	}
 	commit, err := fn(loads)
-	if err != nil || commit == nil {
+	if err != nil {
 		return nil, answer{}, errors.Join(err, l.unlock(ctx, conn))
+	}
+	if commit == nil {
+		return nil, answer{}, l.leave(ctx, conn)
 	}
 	p, err := commit.plan()
 	if err != nil {
@@ -177,6 +181,22 @@ func (l *locked) send(ctx context.Context, conn *pgxpool.Conn, p *plan) answer {
 	a.err = broken(conn, conn.SendBatch(ctx, &b).Close())
 	run.end(refusedOrLost(a.err))
 	return judge(ctx, a, l.db.doubtful(pg))
+}
+
+// leave ends a transaction that changed nothing. It commits, so that what it has seen has
+// reached the standby that commits wait for.
+func (l *locked) leave(ctx context.Context, conn *pgxpool.Conn) error {
+	l.db.trips.Add(1)
+	pg := conn.Conn().PgConn()
+	doubtless(pg)
+	_, err := conn.Exec(ctx, "commit")
+	if err == nil && l.db.doubtful(pg) {
+		err = errUnconfirmed
+	}
+	if err != nil {
+		return fmt.Errorf("%w: confirm what was seen: %w", ErrUnavailable, broken(conn, err))
+	}
+	return nil
 }
 
 // unlock ends a transaction that is still open, whatever it was about. A

@@ -69,6 +69,32 @@ func (db *DB) settleDoubt(ctx context.Context, p *plan, a answer) (done Committe
 	return Committed{}, doubtUnknown, fmt.Errorf("commit: %w: %w", ErrInDoubt, errors.Join(ErrUnavailable, a.err))
 }
 
+// errUnconfirmed says that what was seen may be on the primary alone.
+var errUnconfirmed = errors.New("the standby did not confirm")
+
+// Confirm returns the version that a mailbox has now, the zero one if there is none, when everything that could be
+// read of the account before is as safe as a commit: another's commit whose wait for the standby was
+// cancelled can be read, and be lost with the primary. It takes the time of a commit.
+func (db *DB) Confirm(ctx context.Context, ref BoxRef) (Version, error) {
+	var v Version
+	err := db.writeRow(ctx, "confirm the version of a mailbox", `
+select modseq, stamp, (select epoch())
+from mailbox
+where account_id = $1::bigint and id = $2::bigint
+for no key update`,
+		[]any{ref.Account, ref.Mailbox}, &v.ModSeq, &v.Stamp, &v.Epoch)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Version{}, nil
+	}
+	if err == nil {
+		err = db.epochs.check(v.Epoch)
+	}
+	if errors.Is(err, ErrInDoubt) { // which changes nothing
+		err = fmt.Errorf("%w: %w", ErrUnavailable, errUnconfirmed)
+	}
+	return v, err
+}
+
 // resolve looks until it has seen, or ctx ends.
 func (db *DB) resolve(ctx context.Context, p *plan) (v verdict, at time.Time, err error) {
 	for pause := db.config.MinBackoff; ; pause = min(2*pause, db.config.MaxBackoff) {
@@ -117,7 +143,7 @@ func (db *DB) tryResolve(ctx context.Context, p *plan) (v verdict, at time.Time,
 		return unknown, at, err
 	}
 	if db.doubtful(pg) {
-		return unknown, at, errors.New("the standby did not confirm")
+		return unknown, at, errUnconfirmed
 	}
 	return v, at, nil
 }

@@ -118,7 +118,7 @@ func TestBudgets(t *testing.T) {
 		{what: "LMTP DATA tried again", do: func() {
 			_, err := upload(ctx, x.Account, Incoming{Mailbox: Inbox, Fit: true}, mail("lmtp"), &[32]byte{1})
 			must(err)
-		}, trips: 3, puts: 1},
+		}, trips: 4, puts: 1},
 		// The first commit after a foreign change loses, and is made again under the lock.
 		{
 			what: "STORE after a foreign change", before: elsewhere(func() { c.append(y, Inbox, mail("y")) }),

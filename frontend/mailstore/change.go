@@ -3,6 +3,7 @@ package mailstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"starling/metadata"
@@ -67,11 +68,14 @@ func clip(ranges []metadata.UIDRange, view *Snapshot) []metadata.UIDRange {
 
 type storeOp struct {
 	StoreFlags
+	same   bool // a message has these flags already
 	result Stored
 	err    error
 }
 
 func (op *storeOp) kind() kind { return kindStore }
+
+func (op *storeOp) asserts() bool { return op.same }
 
 func (op *storeOp) settle(after *Snapshot, err error) {
 	op.result.After, op.err = after, err
@@ -81,7 +85,7 @@ func (op *storeOp) settle(after *Snapshot, err error) {
 }
 
 func (op *storeOp) apply(b *build) error {
-	op.result = Stored{}
+	op.result, op.same = Stored{}, false
 	if op.Mode != RemoveFlags {
 		if err := b.canAdd(op.Flags.Keywords); err != nil {
 			return err
@@ -119,6 +123,8 @@ func (op *storeOp) apply(b *build) error {
 		if flags := op.flags(old, named); flags != old {
 			b.set(uid, flags)
 			op.result.Changed = append(op.result.Changed, uid)
+		} else {
+			op.same = true
 		}
 	}
 	return nil
@@ -196,11 +202,14 @@ func (m *Mailbox) Expunge(ctx context.Context, view *Snapshot, uids []metadata.U
 type expungeOp struct {
 	view  *Snapshot
 	uids  []metadata.UIDRange
+	gone  bool // somebody else removed what the view has as to be removed
 	after *Snapshot
 	err   error
 }
 
 func (op *expungeOp) kind() kind { return kindExpunge }
+
+func (op *expungeOp) asserts() bool { return op.gone }
 
 func (op *expungeOp) settle(after *Snapshot, err error) { op.after, op.err = after, err }
 
@@ -218,6 +227,9 @@ func (op *expungeOp) apply(b *build) error {
 	for _, uid := range targets {
 		b.set(uid, b.slot(uid).Flags|metadata.Expunged)
 	}
+	op.gone = len(targets) == 0 && slices.ContainsFunc(gone(b, op.view, op.uids), func(uid uint32) bool {
+		return op.view.Slot(uid).Flags&metadata.Deleted != 0
+	})
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -153,7 +154,7 @@ func (b *box) attempt(ctx context.Context, group *[]*pending) (*Snapshot, error)
 			b.contested()
 			err = nil
 		case errors.Is(err, errUnproved):
-			err, proved = b.refresh(ctx), true
+			proved, err = b.prove(ctx, *group)
 		case errors.As(err, &missing):
 			err = b.sizes.provide(ctx, missing.uids, &proved)
 		case errors.Is(err, metadata.ErrNoMailbox):
@@ -167,6 +168,27 @@ func (b *box) attempt(ctx context.Context, group *[]*pending) (*Snapshot, error)
 		}
 	}
 	return nil, fmt.Errorf("commit to mailbox %d: %w", b.ref.Mailbox, metadata.ErrUnavailable)
+}
+
+// asserter is an operation whose OK may say that something is so which others did. They
+// may not have been told so yet: then it has to be as safe as if the operation had done it.
+type asserter interface{ asserts() bool }
+
+// prove asks PostgreSQL whether group has nothing to change. If it has not found that the
+// snapshot is current, what it found is to be looked at anew.
+func (b *box) prove(ctx context.Context, group []*pending) (proved bool, err error) {
+	asserts := func(p *pending) bool {
+		a, ok := p.operation.(asserter)
+		return ok && a.asserts()
+	}
+	if !slices.ContainsFunc(group, asserts) {
+		return true, b.refresh(ctx)
+	}
+	now, err := b.store.db.Confirm(ctx, b.ref)
+	if err != nil || now == b.current.Load().row.Version {
+		return true, err
+	}
+	return false, b.refresh(ctx)
 }
 
 // tryOnce commits group once, against the current snapshot or, where others

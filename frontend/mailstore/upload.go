@@ -231,10 +231,14 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 		u.object = blobstore.NewObject()
 	}
 	u.refused(ctx, op.err)
-	if errors.Is(op.err, metadata.ErrDelivered) {
-		return Appended{Again: true}, nil
+	if !errors.Is(op.err, metadata.ErrDelivered) {
+		return op.result, op.err
 	}
-	return op.result, op.err
+	// The one who made it may have been told that it is in doubt, and it may be lost yet.
+	if _, err := u.store.db.Confirm(ctx, u.box.ref); err != nil {
+		return Appended{}, fmt.Errorf("confirm what was delivered before: %w", err)
+	}
+	return Appended{Again: true}, nil
 }
 
 // refused has the object of a message deleted that certainly was not taken, as the collector would in
