@@ -47,9 +47,9 @@ func TestPast(t *testing.T) {
 	if err := c.AddStandby(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	figures := round(t, c, Options{Seed: 801, Time: 7 * time.Second, Clients: *chaosClients, Faults: []Fault{
-		{At: 300 * ms, For: 1200 * ms, Kind: LeadBack, Node: 0},
-		{At: 4500 * ms, For: 1200 * ms, Kind: LeadBack, Node: 1, Amount: 1},
+	figures := round(t, c, Options{Seed: 801, Time: 12 * time.Second, Clients: *chaosClients, Faults: []Fault{
+		{At: 300 * ms, For: 6 * time.Second, Kind: LeadBack, Node: 0, Amount: 1}, // a node asks for PostgreSQL every 5 s, whatever clients do
+		{At: 10 * time.Second, For: 1200 * ms, Kind: LeadBack, Node: 1},
 	}})
 	t.Log(figures)
 	if figures.Faults[LeadBack] == 0 {
