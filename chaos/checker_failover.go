@@ -116,7 +116,10 @@ func (c *checker) undo(f Failover, o *Op) {
 			}
 			return lost
 		})
-		if len(o.UIDs) == 0 {
+		switch {
+		case len(gone) > 0 && o.End > f.Until: // it was lost, and its answer was late; or it was done after that
+			o.UIDs, o.Result = original.UIDs, InDoubt
+		case len(o.UIDs) == 0:
 			o.Result = Lost
 		}
 		if o.Name == "UID EXPUNGE" {

@@ -133,6 +133,19 @@ func TestCheckFailover(t *testing.T) {
 			})
 			r.Bytes, r.Messages = 20, 2
 		}},
+		{"it is expunged by who had begun that before", nil, func(r *Run) {
+			const again = 1<<28 + 1
+			r.Ops = slices.Insert(r.Ops, one,
+				Op{Client: 2, Conn: 5, Node: 2, Name: "UID EXPUNGE", Mailbox: "INBOX", UIDs: []uint32{2}, Start: 20 * ms, End: 36 * ms, Result: OK})
+			one, three := &r.Ops[one+1], &r.Ops[three+1]
+			one.Whole, one.Told = false, []Told{exists(2), {Kind: Vanished, Earlier: true, UIDs: []uint32{4}}}
+			three.Told = append([]Told{exists(2), three.Told[1], fetched(2, 3, 10, "c", noFlags...)}, Told{Kind: Vanished, Earlier: true, UIDs: []uint32{2, 4}})
+			one.HighestModSeq, three.HighestModSeq = again, again
+			mails(r, func(b *Box) {
+				b.Mails, b.Messages, b.Unseen, b.Size, b.HighestModSeq = []Mail{b.Mails[0], b.Mails[2]}, 2, 2, 20, again
+			})
+			r.Bytes, r.Messages = 20, 2
+		}},
 		{"a STATUS tells what the mailbox will have", nil, func(r *Run) {
 			r.Ops = append(r.Ops, Op{Client: 4, Conn: 4, Node: 1, Name: "STATUS", Start: 35 * ms, End: 36 * ms, Result: OK, Counts: []Count{
 				{Mailbox: "INBOX", ID: "F1", Messages: 3, Unseen: 3, Size: 30, UIDValidity: 7, Next: 4 + uidJump, ModSeq: 1 << 28},
