@@ -141,4 +141,5 @@ var goals = []goal{
 var notes = []string{
 	"(a) of 100 that wait on two nodes; Dovecot's wait on its one.",
 	"(b) resident, half a minute after 10,000 sessions began on a node that had served each account once, less what it had then; of Dovecot 500.",
+	"Nodes keep messages that they have read on the local disk, as deploy/systemd has it.",
 }

@@ -134,7 +134,9 @@ func (s *starling) startNode(ctx context.Context, no int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	kept := filepath.Join(s.dir, fmt.Sprintf("cache%d", no))
 	env := []string{
+		"STARLING_BLOBS_CACHE_DIR=" + kept, // as deploy/systemd has it
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
 		fmt.Sprintf("STARLING_HOSTNAME=node%d.%s", no, domain),
 		"STARLING_POSTGRES_DSN=" + s.postgres.DSN("postgres"),

@@ -37,7 +37,7 @@ func (c *Codec) Open(store blobstore.Store, key blobstore.Key, ext Extent) *Body
 }
 
 func (c *Codec) open(src source, name string, ext Extent) *Body {
-	return &Body{c: c, name: name, ext: ext, win: newWindow(src, &ext, c.opts)}
+	return &Body{c: c, name: name, ext: ext, win: newWindow(src, &ext, c)}
 }
 
 // Size returns the number of bytes of the message.

@@ -49,7 +49,7 @@ const firstAhead = 256 << 10
 type window struct {
 	src    source
 	starts []int64 // where each frame begins; one more at the end
-	opts   Options
+	c      *Codec
 
 	// What is kept from one range to the next.
 	kept      []byte
@@ -65,10 +65,10 @@ type window struct {
 	stream     io.ReadCloser // the GET of this range
 	streamNext int           // the frame that it gives next
 	streamEnd  int           // one after its last
-	frameBuf   []byte
+	frameBuf   *[]byte       // the codec's if it is small; nil: none is needed yet
 }
 
-func newWindow(src source, ext *Extent, opts Options) window {
+func newWindow(src source, ext *Extent, c *Codec) window {
 	starts := make([]int64, ext.frames()+1)
 	at := int64(ext.Header)
 	for i := range starts {
@@ -79,7 +79,7 @@ func newWindow(src source, ext *Extent, opts Options) window {
 			at = ext.Length
 		}
 	}
-	return window{src: src, starts: starts, opts: opts, end: -1}
+	return window{src: src, starts: starts, c: c, end: -1}
 }
 
 // plan is told of each range before its frames are asked for.
@@ -111,10 +111,16 @@ func (w *window) frame(ctx context.Context, i int) ([]byte, error) {
 		}
 	}
 	n := int(w.starts[i+1] - w.starts[i])
-	if cap(w.frameBuf) < n {
-		w.frameBuf = make([]byte, n+n/8)
+	if w.frameBuf == nil || len(*w.frameBuf) < n {
+		w.dropFrame()
+		if n <= smallFrame {
+			w.frameBuf = w.c.buffer(n)
+		} else {
+			buf := make([]byte, n+n/8)
+			w.frameBuf = &buf
+		}
 	}
-	buf := w.frameBuf[:n]
+	buf := (*w.frameBuf)[:n]
 	if _, err := io.ReadFull(w.stream, buf); err != nil {
 		return nil, fmt.Errorf("frame %d: %w", i, unexpected(err))
 	}
@@ -126,11 +132,11 @@ func (w *window) frame(ctx context.Context, i int) ([]byte, error) {
 func (w *window) fetch(ctx context.Context, i int) error {
 	w.forget()
 	count := len(w.starts) - 1
-	if count > 1 && w.starts[count]-w.starts[0] <= int64(w.opts.Whole) {
+	if count > 1 && w.starts[count]-w.starts[0] <= int64(w.c.opts.Whole) {
 		return w.keep(ctx, 0, count)
 	}
 	if w.sequential {
-		w.ahead = min(max(firstAhead, 2*w.ahead), int64(w.opts.ReadAhead))
+		w.ahead = min(max(firstAhead, 2*w.ahead), int64(w.c.opts.ReadAhead))
 	}
 	limit := w.starts[w.last+1] + w.ahead
 	end := max(w.last+1, sort.Search(count, func(j int) bool { return w.starts[j+1] > limit }))
@@ -193,7 +199,16 @@ func (w *window) forget() { w.kept, w.keptFirst, w.keptEnd = w.kept[:0], 0, 0 }
 // drop gives up all that was fetched.
 func (w *window) drop() {
 	w.closeStream()
-	w.kept, w.keptFirst, w.keptEnd, w.frameBuf = nil, 0, 0, nil
+	w.dropFrame()
+	w.kept, w.keptFirst, w.keptEnd = nil, 0, 0
+}
+
+// dropFrame gives back what a frame was read into.
+func (w *window) dropFrame() {
+	if w.frameBuf != nil && cap(*w.frameBuf) == smallFrame {
+		w.c.release(w.frameBuf)
+	}
+	w.frameBuf = nil
 }
 
 func unexpected(err error) error {

@@ -54,7 +54,7 @@ func sentDay(c *candidate) (day, verdict) {
 func bySentDay(compare func(message, key day) bool) func(*searchPlan, *imapwire.SearchKey) (matcher, error) {
 	match := byDay(sentDay, compare)
 	return func(p *searchPlan, k *imapwire.SearchKey) (matcher, error) {
-		p.digest = true
+		p.digest, p.summaries = true, true
 		return match(p, k)
 	}
 }

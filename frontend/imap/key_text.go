@@ -26,6 +26,7 @@ func (p *searchPlan) fieldMatcher(name, text string) (matcher, error) {
 		return nil, err
 	}
 	p.fields++
+	p.summaries = true
 	field, folded := []byte(name), mail.AppendFolded(nil, needle)
 	inDigest, ok := mail.LookupDigestField(field)
 	p.digest = p.digest || ok

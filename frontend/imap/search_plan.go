@@ -48,8 +48,10 @@ type searchPlan struct {
 	modSeq bool                // MODSEQ is one of the keys
 	digest bool                // a digest may answer for one of the keys
 	fields int                 // keys that may need the message's header
-	body   [][]byte            // what BODY looks for
-	text   [][]byte            // what TEXT looks for
+	// summaries says that a summary may answer for one of the keys, or its envelope for one of a date.
+	summaries bool
+	body      [][]byte // what BODY looks for
+	text      [][]byte // what TEXT looks for
 }
 
 // What one search may ask of each message: each text is looked for in all of it, each

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -132,6 +133,10 @@ func (r *search) readSummaries(ctx context.Context, columns metadata.Columns) er
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("search summaries: %w", err)
 			}
+			if !r.summaries {
+				deep = append(deep, rows[i])
+				continue
+			}
 			c := r.candidate(&rows[i])
 			if !r.unpack(&c, &summary) {
 				continue
@@ -184,9 +189,13 @@ func sizeOf(rows []metadata.Message) (octets int64) {
 	return octets
 }
 
-// unpack reads the summary of c into summary.
+// unpack reads of the summary of c what is asked for into summary.
 func (r *search) unpack(c *candidate, summary *mail.Summary) bool {
-	if err := summary.Unmarshal(c.row.Summary); err != nil {
+	read := summary.UnmarshalParts
+	if r.summaries {
+		read = summary.Unmarshal
+	}
+	if err := read(c.row.Summary); err != nil {
 		r.leaveOut(c, err)
 		return false
 	}
@@ -198,13 +207,16 @@ func (r *search) unpack(c *candidate, summary *mail.Summary) bool {
 func (r *search) readMessages(ctx context.Context, rows []metadata.Message) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if err := r.signOfLife(); err != nil {
+		return fmt.Errorf("search messages: %w", err)
+	}
 	verdicts := make([]verdict, len(rows))
-	next := make(chan int)
+	var next atomic.Int64
 	var readers sync.WaitGroup
 	for range min(searchReaders, len(rows)) {
 		readers.Go(func() {
 			var summary mail.Summary
-			for i := range next {
+			for i := next.Add(1) - 1; i < int64(len(rows)) && ctx.Err() == nil; i = next.Add(1) - 1 {
 				err := r.s.guard("search a message", func() (err error) {
 					verdicts[i], err = r.look(ctx, &rows[i], &summary)
 					return err
@@ -215,26 +227,7 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 			}
 		})
 	}
-	look := time.NewTicker(searchLook)
-	defer look.Stop()
-	hand := func(i int) bool { // in which one of the readers takes a message
-		for {
-			if err := r.signOfLife(); err != nil {
-				cancel(err)
-			}
-			select {
-			case <-ctx.Done():
-				return false
-			case next <- i:
-				return true
-			case <-look.C:
-			}
-		}
-	}
-	for i := 0; i < len(rows) && hand(i); i++ {
-	}
-	close(next)
-	r.await(&readers, look.C, cancel)
+	r.await(&readers, cancel)
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("search messages: %w", err)
 	}
@@ -247,17 +240,19 @@ func (r *search) readMessages(ctx context.Context, rows []metadata.Message) erro
 }
 
 // await waits for the readers, and cancels what they do when the client is gone.
-func (r *search) await(readers *sync.WaitGroup, look <-chan time.Time, cancel context.CancelCauseFunc) {
+func (r *search) await(readers *sync.WaitGroup, cancel context.CancelCauseFunc) {
 	done := make(chan struct{})
 	go func() {
 		readers.Wait()
 		close(done)
 	}()
+	look := time.NewTicker(searchLook)
+	defer look.Stop()
 	for {
 		select {
 		case <-done:
 			return
-		case <-look:
+		case <-look.C:
 			if err := r.signOfLife(); err != nil {
 				cancel(err)
 			}

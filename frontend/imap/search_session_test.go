@@ -434,7 +434,7 @@ func TestSearchSignsOfLife(t *testing.T) {
 	c.put("INBOX", "", "Subject: x\n\nhello\n")
 	c.put("INBOX", "", "Subject: x\n\nworld\n")
 	c.ok("SELECT INBOX")
-	c.want("SEARCH BODY hello", "* OK Still searching", "* OK Still searching", "* SEARCH 1", "OK SEARCH completed")
+	c.want("SEARCH BODY hello", "* OK Still searching", "* SEARCH 1", "OK SEARCH completed")
 
 	account := n.store.Account(n.account, func() {})
 	defer account.Close()

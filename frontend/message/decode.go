@@ -132,7 +132,12 @@ type quotedDecoder struct {
 }
 
 func (d *quotedDecoder) decode(dst, in []byte, final bool) []byte {
-	for _, c := range in {
+	for i, c := range in {
+		// Nearly all bytes stand for themselves, a space too if something else follows in its line.
+		if len(d.held) == 0 && (c > ' ' && c != '=' || c == ' ' && i+1 < len(in) && in[i+1] > ' ') {
+			dst = append(dst, c)
+			continue
+		}
 		for again := true; again; {
 			dst, again = d.byte(dst, c)
 		}

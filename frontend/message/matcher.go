@@ -2,6 +2,8 @@ package message
 
 import (
 	"bytes"
+	"encoding/binary"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 )
@@ -20,17 +22,29 @@ type Matcher struct {
 
 // NewMatcher returns a matcher for needles in UTF-8.
 func NewMatcher(needles [][]byte) *Matcher {
-	m := &Matcher{found: make([]bool, len(needles)), missing: len(needles)}
+	m := new(Matcher)
+	m.reset(needles)
+	return m
+}
+
+// reset has the matcher look for needles in a new text. It keeps its memory.
+func (m *Matcher) reset(needles [][]byte) {
+	old := m.needles[:cap(m.needles)]
+	m.needles, m.found = m.needles[:0], m.found[:0]
+	m.missing, m.overlap, m.buf, m.partial = len(needles), 0, m.buf[:0], nil
 	for i, n := range needles {
-		n = AppendFolded(nil, n)
+		var memory []byte
+		if i < len(old) {
+			memory = old[i][:0]
+		}
+		n = AppendFolded(memory, n)
 		m.needles = append(m.needles, n)
+		m.found = append(m.found, len(n) == 0)
 		m.overlap = max(m.overlap, len(n)-1)
 		if len(n) == 0 {
-			m.found[i] = true
 			m.missing--
 		}
 	}
-	return m
 }
 
 // Found says for each needle whether it was found. The slice is the matcher's own.
@@ -96,7 +110,15 @@ func Contains(text, needle []byte) bool {
 // AppendFolded appends text with each character replaced by the one that stands for all
 // that differ from it in case only. Bytes that are no UTF-8 stay.
 func AppendFolded(dst, text []byte) []byte {
+	dst = slices.Grow(dst, len(text))
 	for i := 0; i < len(text); {
+		if len(text)-i >= 8 {
+			if eight := binary.LittleEndian.Uint64(text[i:]); eight&notASCII == 0 {
+				dst = binary.LittleEndian.AppendUint64(dst, lowerEight(eight))
+				i += 8
+				continue
+			}
+		}
 		if c := text[i]; c < utf8.RuneSelf {
 			dst = append(dst, lowerASCII(c))
 			i++
@@ -112,6 +134,19 @@ func AppendFolded(dst, text []byte) []byte {
 		i += n
 	}
 	return dst
+}
+
+const (
+	eachOctet = 0x0101010101010101
+	notASCII  = 0x80 * eachOctet
+)
+
+// lowerEight is lowerASCII of eight ASCII characters at a time. The high bit of each is free, and tells
+// whether a sum has passed it.
+func lowerEight(eight uint64) uint64 {
+	fromA := eight + (0x80-'A')*eachOctet
+	pastZ := eight + (0x7f-'Z')*eachOctet
+	return eight | (fromA^pastZ)&notASCII>>2 // 'a'-'A' is 0x20
 }
 
 // foldRune returns the character that stands for all that differ from r in case only.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 )
 
 // SearchText looks for needles (UTF-8, see [Matcher]) in the text of the message that s is the summary of, and says for each
@@ -15,27 +17,42 @@ import (
 // example, are not looked into. A part whose transfer encoding or charset is not known is
 // matched as it is. Errors are those of ra.
 func SearchText(ra io.ReaderAt, s *Summary, needles [][]byte, withHeader bool) ([]bool, error) {
-	m := NewMatcher(needles)
+	t := textSearches.Get().(*textSearch)
+	defer textSearches.Put(t)
+	t.m.reset(needles)
 	for i := range s.Parts {
-		if m.Done() {
+		if t.m.Done() {
 			break
 		}
 		p := &s.Parts[i]
 		if i > 0 || withHeader {
-			if err := searchHeader(io.NewSectionReader(ra, p.HeaderStart, p.BodyStart-p.HeaderStart), bufferSize(p.BodyStart-p.HeaderStart), m); err != nil {
+			if err := t.header(ra, p); err != nil {
 				return nil, fmt.Errorf("search header of part %d: %w", i, err)
 			}
 		}
 		if !p.isSearched() {
 			continue
 		}
-		if err := copyUntilDone(m, p.TextReader(ra), bufferSize(p.Size())); err != nil {
+		if err := t.body(ra, p); err != nil {
 			return nil, fmt.Errorf("search part %d: %w", i, err)
 		}
-		m.Break()
+		t.m.Break()
 	}
-	return m.Found(), nil
+	return slices.Clone(t.m.Found()), nil
 }
+
+// textSearch is a search for texts in one message, and the memory that it takes.
+type textSearch struct {
+	m       Matcher
+	in      [searchChunk]byte
+	decoded []byte
+	field   []byte
+	text    []byte
+}
+
+var textSearches = sync.Pool{New: func() any { return new(textSearch) }}
+
+const searchChunk = 32 << 10
 
 // isSearched reports whether the part's body is text: what a report says of a delivery, and to whom, is often nowhere else.
 func (p *Part) isSearched() bool {
@@ -53,16 +70,51 @@ func (p *Part) TextReader(ra io.ReaderAt) io.Reader {
 	return decodeCharset(r, p.Param("charset"))
 }
 
-const searchChunk = 32 << 10
-
 // bufferSize returns the size of a buffer for n octets: small for what is small, and large enough to see its end.
 func bufferSize(n int64) int { return int(min(searchChunk, n+1)) }
 
-func copyUntilDone(m *Matcher, r io.Reader, size int) error {
-	buf := make([]byte, size)
-	for !m.Done() {
-		n, err := r.Read(buf)
-		m.Feed(buf[:n])
+// body gives the text of a part's body to the matcher.
+func (t *textSearch) body(ra io.ReaderAt, p *Part) error {
+	if lookupCharset(p.Param("charset")) != nil {
+		return t.copy(p.TextReader(ra))
+	}
+	decoder, err := newTransferDecoder(p.Encoding)
+	if err != nil {
+		decoder = nil // it is matched as it is
+	}
+	for at := p.BodyStart; at < p.End && !t.m.Done(); {
+		chunk, err := t.read(ra, at, p.End)
+		if err != nil {
+			return err
+		}
+		at += int64(len(chunk))
+		last := len(chunk) == 0 || at == p.End
+		if decoder != nil {
+			t.decoded = decoder.decode(t.decoded[:0], chunk, last)
+			chunk = t.decoded
+		}
+		t.m.Feed(chunk)
+		if last {
+			break
+		}
+	}
+	return nil
+}
+
+// read reads what fits of the message from at to end; less than asked for is its end.
+func (t *textSearch) read(ra io.ReaderAt, at, end int64) ([]byte, error) {
+	chunk := t.in[:min(searchChunk, end-at)]
+	n, err := ra.ReadAt(chunk, at)
+	if n == len(chunk) || errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return chunk[:n], err
+}
+
+func (t *textSearch) copy(r io.Reader) error {
+	for !t.m.Done() {
+		n, err := r.Read(t.in[:])
+		t.m.Feed(t.in[:n])
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -73,32 +125,34 @@ func copyUntilDone(m *Matcher, r io.Reader, size int) error {
 	return nil
 }
 
-// searchHeader gives the fields of a header to m, unfolded and decoded. A field longer than the buffer is given in pieces.
-func searchHeader(r io.Reader, size int, m *Matcher) error {
-	buf := make([]byte, 0, size)
-	var text []byte
-	for !m.Done() {
-		n, err := io.ReadFull(r, buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
+// header gives the fields of a part's header to the matcher, unfolded and decoded. A field longer than the buffer is given
+// in pieces.
+func (t *textSearch) header(ra io.ReaderAt, p *Part) error {
+	r := io.NewSectionReader(ra, p.HeaderStart, p.BodyStart-p.HeaderStart)
+	buf := t.in[:0]
+	for !t.m.Done() {
+		n, err := io.ReadFull(r, t.in[len(buf):])
+		buf = t.in[:len(buf)+n]
 		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !last {
 			return err
 		}
 		rest := buf
-		for len(rest) > 0 && !m.Done() {
+		for len(rest) > 0 && !t.m.Done() {
 			n := fieldEnd(rest)
-			if n == len(rest) && !last && len(rest) < cap(buf) {
+			if n == len(rest) && !last && len(rest) < len(t.in) {
 				break // its continuation may follow
 			}
-			text = AppendDecoded(text[:0], appendUnfolded(nil, bytes.TrimRight(rest[:n], "\r\n")))
-			m.Feed(text)
-			m.Break()
+			t.field = appendUnfolded(t.field[:0], bytes.TrimRight(rest[:n], "\r\n"))
+			t.text = AppendDecoded(t.text[:0], t.field)
+			t.m.Feed(t.text)
+			t.m.Break()
 			rest = rest[n:]
 		}
 		if last {
 			return nil
 		}
-		buf = buf[:copy(buf[:cap(buf)], rest)]
+		buf = t.in[:copy(t.in[:], rest)]
 	}
 	return nil
 }

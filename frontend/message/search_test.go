@@ -6,7 +6,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"unicode"
 	"unicode/utf8"
 )
@@ -170,12 +169,14 @@ func (r brokenReaderAt) ReadAt([]byte, int64) (int, error) { return 0, r.err }
 func TestSearchLongHeader(t *testing.T) {
 	t.Parallel()
 	header := strings.Repeat("X-Filler: "+strings.Repeat("y", 997)+"\r\n", 100) + "X-Long: " + strings.Repeat("z", 3*searchChunk) + "end\r\nX-Last: needle\r\n\there\r\n\r\n"
-	for _, wrap := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.HalfReader} {
-		m := NewMatcher([][]byte{[]byte("needle\there"), []byte("x-last: n"), []byte("y\r\nX")})
-		if err := searchHeader(wrap(strings.NewReader(header)), searchChunk, m); err != nil {
+	for before := range 3 * len("X-Filler: ") {
+		var search textSearch
+		search.m.reset([][]byte{[]byte("needle\there"), []byte("x-last: n"), []byte("y\r\nX")})
+		part := Part{HeaderStart: int64(before), BodyStart: int64(before + len(header))}
+		if err := search.header(strings.NewReader(strings.Repeat("-", before)+header+"-"), &part); err != nil {
 			t.Fatal(err)
 		}
-		if got := m.Found(); !got[0] || !got[1] || got[2] {
+		if got := search.m.Found(); !got[0] || !got[1] || got[2] {
 			t.Errorf("found %v", got)
 		}
 	}
