@@ -301,3 +301,31 @@ func TestRepairRow(t *testing.T) {
 		}
 	})
 }
+
+// Of a mailbox in which flags change all the time, after each look, it is found all the same what is
+// wrong, and nothing else.
+func TestCheckWhatChangesAllTheTime(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.Open(t)
+	n, _ := wellUsed(t, db)
+	held := n
+	pace := func(context.Context, int) error {
+		l, err := db.Load(t.Context(), held.box.Account, held.box.ID, held.box.Version)
+		check(t, err)
+		held = apply(held, l)
+		check(t, errOf(db.Commit(t.Context(), held.storing(metadata.Flagged, 30))))
+		return nil
+	}
+	found, err := db.CheckMailbox(t.Context(), ref(n), pace)
+	check(t, err)
+	if !found.Sound() {
+		t.Errorf("of a sound mailbox: %+v", found)
+	}
+	damage(t, db, "delete from message where account_id = $1 and mailbox_id = $2 and uid = 30", n.box.Account, n.box.ID)
+	damage(t, db, "update mailbox set unseen = unseen + 1 where account_id = $1 and id = $2", n.box.Account, n.box.ID)
+	found, err = db.CheckMailbox(t.Context(), ref(n), pace)
+	check(t, err)
+	if found.LostCount != 1 || !slices.Equal(found.Lost, []uint32{30}) || found.StrayCount != 0 || found.Ahead || found.Mailbox.Unseen != found.Counted.Unseen+1 {
+		t.Errorf("found %+v", found)
+	}
+}

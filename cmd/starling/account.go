@@ -279,18 +279,23 @@ func newAccountDelete() *cobra.Command {
 
 // deleteAccount marks an account as being deleted, and says by what it is known from now on.
 func deleteAccount(ctx context.Context, cmd *cobra.Command, db *metadata.DB, name string) error {
-	if err := db.DeleteAccount(ctx, name); err != nil {
-		return err
-	}
+	deleting := db.DeleteAccount(ctx, name)
 	a, err := db.Login(ctx, name)
 	if err != nil {
-		return err
+		return errors.Join(deleting, err)
+	}
+	already := ""
+	switch {
+	case errors.Is(deleting, metadata.ErrNotFound) && a.State == metadata.Deleting:
+		already = " already"
+	case deleting != nil:
+		return deleting
 	}
 	held := ""
 	if a.Hold {
 		held = "; it is on hold, and stays until that is released"
 	}
-	cmd.Printf("account %s, id %016x, is being deleted%s\n", a.Name, int64(a.ID), held)
+	cmd.Printf("account %s, id %016x, is being deleted%s%s\n", a.Name, int64(a.ID), already, held)
 	return nil
 }
 

@@ -422,5 +422,7 @@ func (r *checkRun) summary(out io.Writer, whole bool) {
 		fmt.Fprintf(out, "Mended: %d, left: %d.\n", s.Mended, s.Left)
 	case whole && s.Accounts > 0 && s.Failed+s.Unchecked == 0 && s.Forgotten == 0:
 		fmt.Fprintln(out, "Nothing is wrong.")
+	case whole && s.Accounts+s.Failed+s.Skipped == 0:
+		fmt.Fprintln(out, "There is no account to check.")
 	}
 }

@@ -157,7 +157,7 @@ func TestCheckRefuses(t *testing.T) {
 		{0, "1 accounts checked\n       1 accounts that are being deleted, left out\n", nil},
 		{0, "1 accounts checked\n", []string{"alice@example.org", "--scrub", "--rate", "1M"}},
 		{0, "1 accounts checked\n", []string{"--tenant", "acme"}},
-		{0, "", []string{"--tenant", "empty"}},
+		{0, "There is no account to check.\n", []string{"--tenant", "empty"}},
 		{1, "not found", []string{"carol@example.org"}},
 		{1, "not found", []string{"--tenant", "nobody"}},
 		{2, "not both", []string{"alice@example.org", "--tenant", "acme"}},

@@ -31,6 +31,9 @@ func newGC() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if held, err := tellHold(ctx, cmd, n.db, id); held || err != nil {
+					return err
+				}
 				if dryRun {
 					due, err := n.store.Due(ctx, id)
 					if err == nil {
@@ -50,6 +53,18 @@ func newGC() *cobra.Command {
 	cmd.Flags().StringVar(&account, "account", "", "only of this account, and compare its objects with its messages now")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only count what is due now")
 	return cmd
+}
+
+// tellHold says that an account is on hold, of which the collector does nothing. 0 is no account.
+func tellHold(ctx context.Context, cmd *cobra.Command, db *metadata.DB, id metadata.AccountID) (held bool, err error) {
+	if id == 0 {
+		return false, nil
+	}
+	h, err := db.Hold(ctx, id)
+	if err == nil && h.Held {
+		cmd.Printf("The account is on hold, and nothing of it is collected: %s\n", holdText(h))
+	}
+	return h.Held, err
 }
 
 func printDue(cmd *cobra.Command, d mailstore.Due) {

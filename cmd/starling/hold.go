@@ -78,13 +78,20 @@ func newAccountShow() *cobra.Command {
 }
 
 func (n *node) showAccount(ctx context.Context, cmd *cobra.Command, which string) error {
+	var a metadata.Account
+	var err error
 	id, isID := parseAccountID(which)
-	if !isID {
-		a, err := n.db.Recipient(ctx, which)
-		if err != nil {
-			return err
-		}
+	if isID {
+		a, err = n.db.AccountByID(ctx, id)
+	} else {
+		a, err = n.db.Recipient(ctx, which)
 		id = a.ID
+	}
+	switch {
+	case isID && errors.Is(err, metadata.ErrNotFound): // but something may be left of it
+	case err != nil:
+		return err
+	default:
 		used, err := n.db.Usage(ctx, id)
 		if err != nil {
 			return err

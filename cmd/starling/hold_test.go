@@ -97,7 +97,9 @@ func TestDeleteTenant(t *testing.T) {
 			}
 			m.does("", "gc") // too early: a commit may be under way
 			m.does("state\tdeleting", "account", "show", ann)
-			m.does("rows\t3 messages", "account", "show", ids[ann])
+			m.does("account\tann@acme.example\nstate\tdeleting\n", "account", "show", ids[ann])
+			m.does("account ann@acme.example, id "+ids[ann]+", is being deleted already\n", "account", "delete", ann, "--yes")
+			m.bad(1, "not found", "", "account", "delete", "nobody@acme.example", "--yes")
 			m.later()
 			m.does("1 deleted accounts to be emptied", "gc", "--dry-run")
 			m.does("deleted accounts waiting to be removed", "gc")
@@ -134,6 +136,7 @@ func TestHold(t *testing.T) {
 	}
 	m.does("Nothing is due.", "gc", "--dry-run") // with the hold
 	m.does("Nothing is due.", "gc")
+	m.does("on hold, and nothing of it is collected: Case 4711, since 2", "gc", "--account", bea)
 	m.does(`mailbox "Old": brought back as "Old" with 1 messages`, "undelete", ann)
 	for _, name := range []string{ann, bea} {
 		m.good("", "account", "release", name, "--yes")

@@ -79,8 +79,11 @@ func (o *undeleteOptions) read(uids, since, until string) (err error) {
 			return fmt.Errorf("%s: %q is not a day; write it as 2026-01-31", day.flag, day.text)
 		}
 	}
-	if o.most < 0 {
+	switch {
+	case o.most < 0:
 		return errors.New("--most: is negative")
+	case !o.since.IsZero() && !o.until.IsZero() && o.until.Before(o.since):
+		return errors.New("--until: is before --since")
 	}
 	if o.mailbox != "" {
 		o.mailbox = mailstore.CleanName(o.mailbox)
@@ -134,6 +137,7 @@ type undelete struct {
 	out     io.Writer
 	missed  int // messages and mailboxes that could have come back and did not
 	told    bool
+	known   bool // there is a mailbox that is meant, or was
 }
 
 func (o *undeleteOptions) run(ctx context.Context, n *node, address string, out io.Writer) error {
@@ -157,6 +161,7 @@ func (o *undeleteOptions) run(ctx context.Context, n *node, address string, out 
 	}
 	for i := range list.Mailboxes {
 		if name := list.Mailboxes[i].Name; o.mailbox == "" || o.mailbox == name {
+			u.known = true
 			if err := u.messages(ctx, name); err != nil {
 				return fmt.Errorf("mailbox %q: %w", name, err)
 			}
@@ -165,6 +170,10 @@ func (o *undeleteOptions) run(ctx context.Context, n *node, address string, out 
 	switch {
 	case u.missed > 0:
 		return fmt.Errorf("messages and mailboxes that could not be brought back: %d", u.missed)
+	case !u.known && o.uids != nil:
+		return fmt.Errorf("mailbox %q: %w; --uid is for those that are there", o.mailbox, metadata.ErrNoMailbox)
+	case !u.known:
+		return fmt.Errorf("mailbox %q: %w, and none of this name that was deleted and could come back", o.mailbox, metadata.ErrNoMailbox)
 	case !u.told:
 		u.say("Nothing is there to bring back.")
 	}
@@ -184,7 +193,11 @@ func (u *undelete) mailboxes(ctx context.Context) error {
 	}
 	for i := range deleted {
 		d := &deleted[i]
-		if u.mailbox != "" && u.mailbox != d.Name || !u.within(d.At) {
+		if u.mailbox != "" && u.mailbox != d.Name {
+			continue
+		}
+		u.known = true
+		if !u.within(d.At) {
 			continue
 		}
 		if u.dryRun {

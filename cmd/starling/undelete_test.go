@@ -110,6 +110,11 @@ func TestUndelete(t *testing.T) {
 		}
 	}
 
+	for _, args := range [][]string{{"--mailbox", "Odl"}, {"--mailbox", "Old", "--uid", "1"}} { // which never was, and is no more
+		if out, status := c.starling(append([]string{"undelete", testUser}, args...)...); status != 1 || !strings.Contains(out, "no such mailbox") {
+			t.Errorf("%v: status %d\n%s", args, status, out)
+		}
+	}
 	c.good("INBOX: 1 messages brought back", "undelete", testUser, "--mailbox", "inbox", "--uid", "2")
 	if told := idle.hear("* 3 EXISTS"); strings.Contains(told, "EXPUNGE") {
 		t.Errorf("in IDLE was heard %q", told)
@@ -172,6 +177,8 @@ func TestUndeleteCommandLine(t *testing.T) {
 	s := newShell(t)
 	for want, args := range map[string][]string{
 		"needs --mailbox":    {"--uid", "1"},
+		"is before --since":  {"--since", "2026-02-01", "--until", "2026-01-31"},
+		"--most":             {"--dry-run", "--most", "-1"},
 		"is not a rising":    {"--uid", "5,1:3", "--mailbox", "INBOX"},
 		"--since":            {"--since", "yesterday"},
 		"--until":            {"--until", "2026-02-30"},

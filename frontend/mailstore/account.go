@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
-	"time"
 
 	"starling/events"
 	"starling/metadata"
@@ -149,7 +148,7 @@ func (a *Account) Unsubscribe(ctx context.Context, name string) error {
 }
 
 func (a *Account) listChanged(ctx context.Context, done metadata.ListChange) {
-	a.store.lists.note(a.row.ID, time.Now().Add(a.store.cfg.ListDelay))
+	a.store.noteList(a.row.ID)
 	a.store.publish(a.store.cause(ctx).stamp(events.Event{Account: int64(a.row.ID), Kind: events.List, ModSeq: done.ListSeq}))
 }
 

@@ -317,6 +317,11 @@ func (c *checker) lostMessages(ctx context.Context) error {
 			if after.LostCount == 0 {
 				mended(lost.found, "expunged")
 			}
+			if !c.wrong { // else the quota was not compared, and is not mended
+				if _, err := c.db.RepairQuota(ctx, c.account.ID); err != nil {
+					return err
+				}
+			}
 		}
 		if err := c.tell(ctx, lost.found...); err != nil {
 			return err

@@ -395,6 +395,9 @@ func TestCheckRepairsMailboxes(t *testing.T) {
 	if report, found := s.checked(store, mailstore.CheckOptions{Repair: true}); report.Found[mailstore.LostRow] != 2 || report.Left != 1 {
 		t.Errorf("after the rebuild %+v: %+v", report, found)
 	}
+	if quota, err := s.db.CheckQuota(t.Context(), s.account.ID); err != nil || !quota.Sound() {
+		t.Errorf("what was expunged then still counts: %+v, %v", quota, err)
+	}
 	s.checked(store, mailstore.CheckOptions{Repair: true}) // the owners of what was lost, now that it is known who they are
 	if _, found := s.checked(store, mailstore.CheckOptions{}); len(found) > 0 {
 		t.Errorf("after all repairs found %+v", found)

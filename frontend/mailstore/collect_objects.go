@@ -305,6 +305,7 @@ func (c *collector) accounts(ctx context.Context) error {
 			return err
 		}
 		c.report.Accounts++
+		c.store.log.Info("account removed: no row of it is left, and no object below its prefix", accountField(account))
 		return nil
 	})
 }

@@ -325,6 +325,9 @@ func (b *box) committed(cause Cause, built *build, chunks []*metadata.Chunk, don
 	after := built.snapshot(chunks, done.Stamps[i], done.Epoch)
 	after.cause = cause
 	b.install(after)
+	if built.base.row.UIDNext == 1 && after.row.UIDNext > 1 {
+		b.store.noteList(b.ref.Account) // of a new account there is none so far
+	}
 	return after, cause.stamp(events.Event{
 		Account: int64(b.ref.Account),
 		Mailbox: int64(b.ref.Mailbox),

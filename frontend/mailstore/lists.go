@@ -18,8 +18,9 @@ import (
 
 // Every account's prefix in the object store has, beside the mails, an object that lists
 // its mailboxes: with it mail can be put back where it was from the objects alone. The node
-// that changed a list writes it some time later, once for all that changed meanwhile;
-// the collector writes it with each scan, for the nodes that died before they did.
+// that changed a list, or put the first message into a mailbox, writes it some time later, once
+// for all that changed meanwhile; the collector writes it with each scan, for the nodes that died
+// before they did. It is written only if it is not there as it is.
 
 // listName is the name of that object below the account's prefix.
 const listName = "mailboxes"
@@ -66,6 +67,9 @@ func (l *lists) note(id metadata.AccountID, at time.Time) {
 	}
 }
 
+// noteList has the account's list written after the usual delay.
+func (s *Store) noteList(id metadata.AccountID) { s.lists.note(id, time.Now().Add(s.cfg.ListDelay)) }
+
 // take are the accounts whose list is due by now; they are forgotten.
 func (l *lists) take(now time.Time) []metadata.AccountID {
 	l.mu.Lock()
@@ -102,7 +106,7 @@ func (s *Store) writeLists(ctx context.Context, db *metadata.DB, now time.Time) 
 	}
 }
 
-// writeList writes the account's list, unless the account is gone. A list that is there as it is stays:
+// writeList writes the account's list, unless the account is gone, or the list is there as it is:
 // a versioned bucket would keep each copy of it.
 func (s *Store) writeList(ctx context.Context, db *metadata.DB, id metadata.AccountID) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)

@@ -85,6 +85,27 @@ func TestListIsWritten(t *testing.T) {
 	}
 }
 
+// The first message of an account has its list written, so that it is known from the bucket alone whose mail
+// it is; later ones have not.
+func TestListIsWrittenWithTheFirstMail(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	later := time.Now().Add(x.cfg.ListDelay + time.Minute)
+	if ids := x.lists.take(later); len(ids) > 0 {
+		t.Errorf("before there was any mail: %v", ids)
+	}
+	c.append(x, "Archive", mail("1"))
+	x.writeLists(t.Context(), x.db, later)
+	if got := c.stored(); got == nil || got.Account != "a@example.org" {
+		t.Errorf("stored is %+v", got)
+	}
+	c.append(x, "Archive", mail("2"))
+	if ids := x.lists.take(later); len(ids) > 0 {
+		t.Errorf("after the second: %v", ids)
+	}
+}
+
 // A scan writes the list only if it is not there as it is, so that a versioned bucket does not fill
 // with copies.
 func TestListIsNotWrittenAgain(t *testing.T) {
