@@ -26,18 +26,24 @@ var (
 // start builds the program and starts a cluster of it; see Start for env.
 func start(t *testing.T, env ...string) *Cluster {
 	t.Helper()
-	path := *chaosProgram
-	if path == "" {
-		path = filepath.Join(t.TempDir(), "starling")
-		build(t, path)
+	return startOf(t, program(t), env...)
+}
+
+// program is the program under test, which is built if it was not named.
+func program(t *testing.T) string {
+	t.Helper()
+	if *chaosProgram != "" {
+		return *chaosProgram
 	}
-	return startOf(t, path, env...)
+	path := filepath.Join(t.TempDir(), "starling")
+	build(t, path)
+	return path
 }
 
 // startOf starts a cluster of a program.
 func startOf(t *testing.T, path string, env ...string) *Cluster {
 	t.Helper()
-	return startIn(t, newDir(t), path, env...)
+	return startIn(t, newDir(t), path, false, env...)
 }
 
 // newDir makes a folder for a cluster.
@@ -55,12 +61,12 @@ func newDir(t *testing.T) string {
 }
 
 // startIn starts a cluster of a program with its data in a folder.
-func startIn(t *testing.T, dir, path string, env ...string) *Cluster {
+func startIn(t *testing.T, dir, path string, small bool, env ...string) *Cluster {
 	t.Helper()
 	if _, err := postgres.Find(t.Context(), ""); errors.Is(err, postgres.ErrNotInstalled) {
 		t.Skip(err)
 	}
-	c, err := Start(t.Context(), path, dir, env...)
+	c, err := Start(t.Context(), path, dir, small, env...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +134,14 @@ func round(t *testing.T, c *Cluster, o Options) Figures {
 // Nothing acknowledged is lost, nothing is done by half, and no client is told an untruth.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	c := start(t)
+	dir, small := newDir(t), *chaosTime > 0 // in a short run no disk is filled, that is TestFullDisks' part
+	if small {
+		if err := CanFill(dir); err != nil {
+			t.Logf("no disk is filled, as that takes root, and a container in which it may mount: %v", err)
+			small = false
+		}
+	}
+	c := startIn(t, dir, program(t), small)
 	if err := c.AddStandby(t.Context()); err != nil {
 		t.Fatal(err)
 	}

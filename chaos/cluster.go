@@ -82,9 +82,10 @@ type Cluster struct {
 }
 
 // Start starts a cluster of the program at path; dir is a folder for its data, open to all users above it, and env what
-// the nodes' environment has besides, or instead.
-func Start(ctx context.Context, path, dir string, env ...string) (*Cluster, error) {
-	c := &Cluster{dir: dir}
+// the nodes' environment has besides, or instead. With small, disks are small and can be filled, if [CanFill] says so.
+func Start(ctx context.Context, path, dir string, small bool, env ...string) (*Cluster, error) {
+	c := &Cluster{dir: dir, databases: databases{disks: &disks{dir: dir, small: small}}}
+	c.closers = append(c.closers, c.disks.freeAll)
 	for _, part := range []func(context.Context) error{c.startPostgres, c.startNATS, c.startS3} {
 		if err := part(ctx); err != nil {
 			return nil, errors.Join(err, c.Close())
@@ -167,8 +168,8 @@ func (c *Cluster) startS3(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(c.dir, "s3")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, err := c.disks.folder("s3", "512m")
+	if err != nil {
 		return err
 	}
 	if c.objects, err = s3test.Start(ctx, path, dir); err != nil {

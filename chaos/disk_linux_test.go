@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -15,26 +14,10 @@ func TestFullDisks(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
 	dir := newDir(t)
-	for name, size := range map[string]string{"s3": "size=64m", "pg1": "size=256m"} {
-		path := filepath.Join(dir, name)
-		if err := os.Mkdir(path, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mount("tmpfs", path, "tmpfs", 0, size); err != nil {
-			t.Skipf("a small disk needs to be mounted, which only root may do, and not in every container: %v", err)
-		}
-		t.Cleanup(func() {
-			if err := syscall.Unmount(path, 0); err != nil {
-				t.Error(err)
-			}
-		})
+	if err := CanFill(dir); err != nil {
+		t.Skipf("a small disk needs to be mounted, which only root may do, and not in every container: %v", err)
 	}
-	path := *chaosProgram
-	if path == "" {
-		path = filepath.Join(t.TempDir(), "starling")
-		build(t, path)
-	}
-	c := startIn(t, dir, path)
+	c := startIn(t, dir, program(t), true)
 	figures := round(t, c, Options{Seed: 701, Time: 9 * time.Second, Clients: *chaosClients, Faults: []Fault{
 		{At: 1000 * ms, For: 1500 * ms, Kind: FullS3Disk},
 		{At: 3500 * ms, For: 1500 * ms, Kind: FullPostgresDisk},

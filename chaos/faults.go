@@ -65,7 +65,7 @@ const (
 	HalfLiterals     Kind = "literals cut off"
 	FloodClients     Kind = "connections in a flood"
 
-	// FullS3Disk and FullPostgresDisk are of no schedule: they need small disks.
+	// FullS3Disk and FullPostgresDisk are done only where disks are small.
 	FullS3Disk       Kind = "S3 disk full"
 	FullPostgresDisk Kind = "PostgreSQL disk full"
 )
@@ -118,6 +118,8 @@ var chances = []struct {
 	{HugeLiterals, 1},
 	{HalfLiterals, 4},
 	{FloodClients, 2},
+	{FullS3Disk, 2},
+	{FullPostgresDisk, 1},
 }
 
 // mischief is what a gateway to S3 does, by kind.
@@ -172,6 +174,7 @@ type breaker struct {
 	nodes    [Nodes]sync.Mutex // one fault of a process at a time
 	brokers  [Nodes]sync.Mutex
 	postgres sync.Mutex
+	bucket   sync.Mutex // its disk
 
 	mu        sync.Mutex
 	done      map[Kind]int
@@ -244,6 +247,10 @@ func (b *breaker) inject(ctx context.Context, f Fault) (done bool, err error) {
 		}
 		return b.cluster.slowConsumer(ctx, f.Node, f.For)
 	case FullS3Disk:
+		if !b.bucket.TryLock() {
+			return false, nil
+		}
+		defer b.bucket.Unlock()
 		return fillDisk(ctx, filepath.Join(b.cluster.dir, "s3"), f.For)
 	case FloodClients:
 		return b.flood(ctx, f, n), nil

@@ -6,9 +6,57 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
+
+// disks are the folders of the servers' data.
+type disks struct {
+	dir   string
+	small bool // each folder is a small disk of its own, which can be filled
+
+	mounted []string
+}
+
+// CanFill says why no disk can be filled in a run whose data are in a folder; nil: they can.
+func CanFill(dir string) error {
+	if err := mount(dir, "64k"); err != nil {
+		return err
+	}
+	return unmount(dir)
+}
+
+// folder makes one, of that size if disks are small.
+func (d *disks) folder(name, size string) (string, error) {
+	path := filepath.Join(d.dir, name)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return "", fmt.Errorf("make a folder of data: %w", err)
+	}
+	if !d.small {
+		return path, nil
+	}
+	d.mounted = append(d.mounted, path)
+	return path, mount(path, size)
+}
+
+// free gives the memory of a small disk back, which is needed no more.
+func (d *disks) free(path string) error {
+	i := slices.Index(d.mounted, path)
+	if i < 0 {
+		return nil
+	}
+	d.mounted = slices.Delete(d.mounted, i, i+1)
+	return unmount(path)
+}
+
+func (d *disks) freeAll() error {
+	var errs []error
+	for len(d.mounted) > 0 {
+		errs = append(errs, d.free(d.mounted[0]))
+	}
+	return errors.Join(errs...)
+}
 
 // fillDisk takes all that is free on the disk of a folder, and for a while again what is given back. It is not done
 // where the folder has no disk of its own.
@@ -23,11 +71,15 @@ func fillDisk(ctx context.Context, dir string, d time.Duration) (done bool, err 
 		return false, fmt.Errorf("fill a disk: %w", err)
 	}
 	defer func() { err = errors.Join(err, file.Close(), os.Remove(path)) }()
-	piece := make([]byte, 64<<10)
+	piece := make([]byte, 1<<20)
 	var end time.Time // from when on it is full
 	for ctx.Err() == nil && (!done || time.Now().Before(end)) {
 		switch _, err := file.Write(piece); {
 		case errors.Is(err, syscall.ENOSPC):
+			if len(piece) > 4<<10 { // less may fit
+				piece = piece[:4<<10]
+				continue
+			}
 			if !done {
 				done, end = true, time.Now().Add(d)
 			}

@@ -26,7 +26,7 @@ func (c *Cluster) LeadBack(ctx context.Context, account metadata.AccountID, begi
 	ctx = context.WithoutCancel(ctx)
 	f.Sync = true
 	old := c.primary
-	defer func() { err = errors.Join(err, old.kill()) }()
+	defer func() { err = errors.Join(err, old.kill(), c.disks.free(old.config.Dir)) }()
 	if err := c.promote(ctx, account, begin, &f); err != nil {
 		return f, err
 	}

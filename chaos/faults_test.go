@@ -10,11 +10,11 @@ import (
 )
 
 // Every kind of fault happens in one run, and breaks what it is to break. Those of PostgreSQL's servers keep each other off, and
-// have TestFailover.
+// have TestFailover, those of disks TestFullDisks.
 func TestEachFault(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	servers := []Kind{RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, LeadBack, CutReplication, SlowReplication, RestartStandby}
+	servers := []Kind{RestartPostgres, CrashPostgres, FailOver, FailOverLagging, FailOverCancelled, LeadBack, CutReplication, SlowReplication, RestartStandby, FullS3Disk, FullPostgresDisk}
 	var faults []Fault
 	for i, kind := range chances {
 		if slices.Contains(servers, kind.kind) {

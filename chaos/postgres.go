@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,9 +26,9 @@ type databases struct {
 	// Replication is how the standby reaches the primary.
 	Replication *Proxy
 
-	own  *Proxy // our way to the primary
-	dir  string
-	made int // so many data directories
+	own   *Proxy // our way to the primary
+	disks *disks
+	made  int // so many data directories
 }
 
 type database struct {
@@ -41,7 +40,11 @@ type database struct {
 // killed, but does not wait for the disk.
 func (d *databases) newDatabase(ctx context.Context) (*database, error) {
 	d.made++
-	config := postgres.Config{Dir: filepath.Join(d.dir, "pg"+strconv.Itoa(d.made)), StartTimeout: startTime, Settings: map[string]string{
+	dir, err := d.disks.folder("pg"+strconv.Itoa(d.made), "384m")
+	if err != nil {
+		return nil, err
+	}
+	config := postgres.Config{Dir: dir, StartTimeout: startTime, Settings: map[string]string{
 		"fsync": "off", "full_page_writes": "off", "max_connections": "60", "shared_buffers": "64MB",
 		"min_wal_size": "32MB", "max_wal_size": "64MB", "wal_retrieve_retry_interval": "100ms",
 	}}
@@ -58,7 +61,6 @@ func (d *databases) newDatabase(ctx context.Context) (*database, error) {
 
 // startPostgres starts PostgreSQL.
 func (c *Cluster) startPostgres(ctx context.Context) error {
-	c.databases.dir = c.dir
 	var err error
 	if c.primary, err = c.newDatabase(ctx); err != nil {
 		return err
@@ -231,10 +233,11 @@ func (c *Cluster) Failover(ctx context.Context, account metadata.AccountID, begi
 			return f, err
 		}
 	}
-	if err := c.primary.kill(); err != nil {
+	old := c.primary
+	if err := old.kill(); err != nil {
 		return f, err
 	}
-	return f, c.promote(ctx, account, begin, &f)
+	return f, errors.Join(c.promote(ctx, account, begin, &f), c.disks.free(old.config.Dir))
 }
 
 // promote makes the standby the primary that everybody reaches, and makes a new standby. What the old primary's processes still
