@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sync"
 
 	"starling/blobstore"
@@ -83,6 +84,45 @@ func (b *Body) ReadRange(ctx context.Context, w io.Writer, off, n int64) error {
 	b.win.end = off + n
 	b.win.readAhead()
 	return nil
+}
+
+// Holds returns how many bytes of memory it takes at most, about, to read ranges of the message of which none is longer than
+// most bytes, and what is kept between them. With ahead that is what comes next too; see ReadAhead.
+func (b *Body) Holds(most int64, ahead bool) int64 {
+	plain := int64(smallFrame)
+	if b.ext.frameSize() > smallFrame {
+		plain = max(b.ext.frameSize(), int64(b.c.opts.FrameSize))
+	}
+	length := b.ext.Length - int64(b.ext.Header)
+	switch whole := int64(b.c.opts.Whole); {
+	case b.ext.frames() <= 1:
+		return plain + length + length/8
+	case b.ext.Length <= whole:
+		return 2*plain + length
+	}
+	frame := int64(slices.Max(b.ext.Frames))
+	n := 2*plain + frame + frame/8
+	if got := min(length, most+2*plain); got <= storeKeeps {
+		n += got
+	}
+	if ahead {
+		n += min(length, int64(b.c.opts.ReadAhead))
+	}
+	return n
+}
+
+// storeKeeps is the longest range that a store may have in memory, as a cache has, until it was read.
+const storeKeeps = 1 << 20
+
+// ReadAhead says whether what comes next of a large message is fetched too, and kept, once ranges have come in order. It is,
+// until somebody says that there is no memory for it.
+func (b *Body) ReadAhead(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.win.opts.ReadAhead = 0
+	if on {
+		b.win.opts.ReadAhead = b.c.opts.ReadAhead
+	}
 }
 
 // At returns the message as an io.ReaderAt whose reads are bound to ctx. A read that reaches beyond the message's end

@@ -36,6 +36,7 @@ const (
 	minFrame   = 4 << 10
 	maxFrame   = 1 << 20
 	smallFrame = 16 << 10 // the buffer that most mails need
+	smallOut   = 64 << 10 // the largest buffer of an object that is kept for another, which may be small
 )
 
 // Codec compresses and decompresses for all messages of a node. It may be used by many goroutines.
@@ -44,7 +45,8 @@ type Codec struct {
 	enc    *zstd.Encoder
 	dec    *zstd.Decoder
 	small  sync.Pool // of *[]byte with smallFrame
-	frames sync.Pool // of *[]byte with opts.FrameSize or more
+	frames sync.Pool // of *[]byte with opts.FrameSize
+	outs   sync.Pool // of *[]byte with smallFrame to smallOut, for objects that are made
 }
 
 // New makes a Codec.
@@ -94,14 +96,29 @@ func (c *Codec) buffer(n int) *[]byte {
 	return &b
 }
 
-// release takes a buffer back; nil is none.
+// release takes a buffer back; nil is none. One of another size is not kept: who gets it would hold
+// more than it says.
 func (c *Codec) release(b *[]byte) {
 	switch {
 	case b == nil:
-	case cap(*b) >= c.opts.FrameSize && cap(*b) <= 2*maxFrame:
+	case cap(*b) == c.opts.FrameSize:
 		c.frames.Put(b)
-	case cap(*b) >= smallFrame:
+	case cap(*b) == smallFrame:
 		c.small.Put(b)
+	}
+}
+
+// out returns an empty buffer for an object.
+func (c *Codec) out() []byte {
+	if b, ok := c.outs.Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, smallFrame)
+}
+
+func (c *Codec) releaseOut(b []byte) {
+	if cap(b) <= smallOut {
+		c.outs.Put(&b)
 	}
 }
 

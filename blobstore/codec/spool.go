@@ -33,7 +33,7 @@ var errFinished = errors.New("spool: it is finished")
 // Spool starts an object with its header.
 func (c *Codec) Spool(h Header) *Spool {
 	s := &Spool{c: c, plain: c.buffer(smallFrame)}
-	s.out = h.append((*c.buffer(smallFrame))[:0])
+	s.out = h.append(c.out())
 	s.ext.Header = len(s.out)
 	s.size = int64(len(s.out))
 	return s
@@ -168,8 +168,8 @@ func (s *Spool) Discard() error {
 	s.finished = true
 	s.c.release(s.plain)
 	s.plain = nil
-	if out := s.out; out != nil {
-		s.c.release(&out)
+	if s.out != nil {
+		s.c.releaseOut(s.out)
 		s.out = nil
 	}
 	if s.file == nil {

@@ -82,13 +82,13 @@ func (f *fetch) fromRows(ctx context.Context, uids []metadata.UIDRange) {
 func (f *fetch) readAhead(ctx context.Context) func(on bool) error {
 	next := &f.other
 	turn := func() { f.rowBatch, f.other = f.other, f.rowBatch }
-	if len(f.rest) == 0 || f.marks || !f.reserve(2*batchRows*rowCost) {
+	if len(f.rest) == 0 || f.marks || !f.reserve(f.reserved+batchRows*rowCost) {
+		f.other = rowBatch{} // there is no memory for two
 		return func(on bool) error {
-			next.rows = next.rows[:0]
+			f.rows = f.rows[:0]
 			if on {
-				f.gather(next, f.rest)
+				f.gather(&f.rowBatch, f.rest)
 			}
-			turn()
 			return f.read(ctx, &f.rowBatch)
 		}
 	}
@@ -157,12 +157,13 @@ func (f *fetch) reserve(octets int64) bool {
 	return true
 }
 
-// charge notes what is held of rows, if that is more than was reserved.
+// charge notes what is held of rows, now that it is known: more than was reserved, or less.
 func (f *fetch) charge() {
 	held := int64(cap(f.rows)+cap(f.other.rows))*rowSize + f.held + f.other.held
-	if more := held - f.reserved; more > 0 {
-		f.s.account.AdjustRows(more)
-		f.reserved += more
+	held = max(held, batchFew*rowCost) // for which each batch has room
+	if held != f.reserved {
+		f.s.account.AdjustRows(held - f.reserved)
+		f.reserved = held
 	}
 }
 

@@ -232,6 +232,9 @@ type shortBody struct {
 func (b *shortBody) Size() int64 { return int64(len(b.text)) }
 func (b *shortBody) Close()      {}
 
+func (b *shortBody) Holds(int64, bool) int64 { return 0 }
+func (b *shortBody) ReadAhead(bool)          {}
+
 func (b *shortBody) ReadRange(_ context.Context, w io.Writer, off, n int64) error {
 	end := off + n
 	if b.fails > 0 && end > b.from {

@@ -60,7 +60,9 @@ func answerBinary(ctx context.Context, f *fetch, i int) error {
 		look.skip, look.most = a.Partial.Offset, min(p.n, a.Partial.Count)
 	}
 	err := f.decode(ctx, p, &look)
-	f.part = look.held
+	if cap(look.held) <= aheadPart { // more counts for this message only
+		f.part = look.held
+	}
 	switch {
 	case err != nil:
 		return err

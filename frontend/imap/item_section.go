@@ -35,6 +35,17 @@ func (p *piece) reads() bool {
 	return p.n > 0 && (p.kind == pieceRange || p.kind == pieceFields || p.kind == pieceDecode)
 }
 
+// holds is the memory that answering with a piece takes beside that of the body.
+func (a *asked) holds(p *piece) int64 {
+	switch {
+	case p.kind == pieceFields && p.n <= maxHeader:
+		return 2 * p.n // the header, and what is chosen of it
+	case a.Name == imapwire.ItemBinary && (p.kind == pieceDecode || p.n <= maxHeld):
+		return 2 * min(p.n, maxHeld) // as a slice grows
+	}
+	return 0
+}
+
 // slice is the range that a partial fetch leaves of n octets: none behind their
 // end (RFC 9051 §6.4.5, partial).
 func (a *asked) slice(n int64) (off, count int64) {

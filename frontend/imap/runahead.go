@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"starling/blobstore"
+	"starling/frontend/mailstore"
 	mail "starling/frontend/message"
 	"starling/metadata"
 )
@@ -17,16 +18,17 @@ import (
 // not for each. What is held of them is bounded.
 const (
 	aheadObjects = 8         // messages that are made ready at the same time
-	aheadBytes   = 2 << 20   // octets of those together; one alone may be larger
+	aheadBytes   = 2 << 20   // octets of memory of those together; one alone may take more
 	aheadWhole   = 384 << 10 // octets of a message up to which the first read fetches all of it
-	aheadPart    = 64 << 10  // octets of a part of a larger message that its Body holds once they were read
-	aheadCost    = 256 << 10 // octets that it holds then
+	aheadPart    = 64 << 10  // octets of a part of a larger message that are fetched ahead
 )
 
 // body is a message's bytes, as codec.Body has them.
 type body interface {
 	Size() int64
 	ReadRange(ctx context.Context, w io.Writer, off, n int64) error
+	Holds(most int64, ahead bool) int64
+	ReadAhead(on bool)
 	Close()
 }
 
@@ -37,10 +39,11 @@ type fetched struct {
 	pieces  []piece // of the items of the same index
 	text    []byte  // what pieces hold
 	body    body    // nil if no piece needs it
+	early   bool    // what is answered first of it is fetched ahead
 	ready   chan struct{}
-	cost    int64
-	release func() // gives back the memory that is reserved for body; nil if none is
-	err     error  // the message cannot be answered; valid once ready is closed
+	cost    int64              // memory that body takes, and what is made of it
+	account *mailstore.Account // of which as much is reserved; nil: nothing is
+	err     error              // the message cannot be answered; valid once ready is closed
 }
 
 // fetchedPool keeps the memory of summaries.
@@ -73,7 +76,7 @@ func (a *runAhead) fill(ctx context.Context) {
 		a.begun++
 		a.bytes += m.cost
 		switch {
-		case m.cost == 0 || m.err != nil:
+		case !m.early || m.err != nil:
 		case len(rows) == 1: // nothing could be done meanwhile
 			m.err = a.f.readFirst(ctx, m)
 		default:
@@ -94,26 +97,23 @@ func (f *fetch) readFirst(ctx context.Context, m *fetched) error {
 	})
 }
 
-// reserve takes the memory that a message's body may hold from what all sessions
+// reserve takes the memory that a message's body may take from what all sessions
 // have together. It reports false for a message that is not answered next and for which
 // there is none: what is held already must be answered first.
 func (a *runAhead) reserve(ctx context.Context, m *fetched) bool {
-	if m.body == nil || m.release != nil {
+	if m.body == nil || m.account != nil {
 		return true
 	}
-	n := m.cost
-	if n == 0 {
-		n = aheadCost
-	}
 	account := a.f.s.account
-	if a.begun > a.answered {
-		release, ok := account.TryReserveRead(n)
-		m.release = release
-		return ok
+	if a.begun == a.answered {
+		if err := account.ReserveRead(ctx, m.cost); err != nil {
+			m.err = fmt.Errorf("read message: %w", err)
+			return true
+		}
+	} else if !account.TryReserveRead(m.cost) {
+		return false
 	}
-	if m.release, m.err = account.ReserveRead(ctx, n); m.err != nil {
-		m.err = fmt.Errorf("read message: %w", m.err)
-	}
+	m.account = account
 	return true
 }
 
@@ -172,8 +172,8 @@ func (m *fetched) closeBody() {
 	if m.body != nil {
 		m.body.Close()
 	}
-	if m.release != nil {
-		m.release()
+	if m.account != nil {
+		m.account.AdjustRead(-m.cost)
 	}
 }
 
@@ -185,7 +185,7 @@ func (f *fetch) prepare(row *fetchRow) *fetched {
 	}
 	resumed := m.body != nil
 	m.fetchRow = row
-	m.pieces, m.text, m.ready, m.cost, m.err = m.pieces[:0], m.text[:0], nil, 0, nil
+	m.pieces, m.text, m.ready, m.early, m.err = m.pieces[:0], m.text[:0], nil, false, nil
 	if !row.found {
 		return m
 	}
@@ -206,19 +206,49 @@ func (f *fetch) prepare(row *fetchRow) *fetched {
 		m.pieces = append(m.pieces, p)
 	}
 	p := m.first()
-	if p == nil || resumed {
+	if p == nil {
+		return m
+	}
+	if resumed {
+		f.goOn(m)
 		return m
 	}
 	if m.body, m.err = f.open(&row.row); m.err != nil {
 		return m
 	}
-	switch size := m.body.Size(); {
-	case size <= aheadWhole:
-		m.cost = size
-	case p.n <= aheadPart:
-		m.cost = aheadCost
-	}
+	m.body.ReadAhead(false)
+	m.cost = f.holds(m, false)
+	m.early = m.body.Size() <= aheadWhole || p.n <= aheadPart
 	return m
+}
+
+// holds is the memory that it takes to answer a message.
+func (f *fetch) holds(m *fetched, ahead bool) int64 {
+	var longest, made int64
+	for i := range m.pieces {
+		if p := &m.pieces[i]; p.reads() {
+			longest, made = max(longest, p.n), max(made, f.items[i].holds(p))
+		}
+	}
+	return m.body.Holds(longest, ahead) + made
+}
+
+// goOn sees to the memory for one more slice of a message that is read in slices: what comes
+// next is read too, and kept, if there is memory for it.
+func (f *fetch) goOn(m *fetched) {
+	if m.account == nil {
+		return
+	}
+	more := f.holds(m, true) - m.cost
+	if more > 0 && !m.account.TryReserveRead(more) {
+		m.body.ReadAhead(false)
+		more = max(0, f.holds(m, false)-m.cost)
+		m.account.AdjustRead(more)
+		m.cost += more
+		return
+	}
+	m.body.ReadAhead(true)
+	m.cost += max(0, more)
 }
 
 // readSummary reads of the summary what is needed; parts says that it has the parts.

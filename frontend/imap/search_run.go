@@ -42,9 +42,10 @@ const (
 type search struct {
 	*searchPlan
 	s     *session
-	heard time.Time // when the client last heard of the search
-	found []uint32  // UIDs
-	open  []uint32  // UIDs, rising, of messages that are not decided yet
+	heard time.Time  // when the client last heard of the search
+	found []uint32   // UIDs
+	open  []uint32   // UIDs, rising, of messages that are not decided yet
+	short sync.Mutex // held by the reader that waits for memory
 }
 
 // run returns the UIDs of what matches, rising. Ghosts are left out unless asked for.
@@ -303,7 +304,25 @@ func (r *search) evalMessage(ctx context.Context, c *candidate) (verdict, error)
 		return no, err
 	}
 	defer body.Close()
+	n := body.Holds(searchedPiece, true)
+	if err := r.reserve(ctx, n); err != nil {
+		return no, fmt.Errorf("read message: %w", err)
+	}
+	defer r.s.account.AdjustRead(-n)
 	return r.evalBytes(body.At(ctx), c)
+}
+
+// searchedPiece is how many octets of a message are looked at together, about.
+const searchedPiece = 64 << 10
+
+// reserve takes the memory for a message that is read. Where there is none left one reader waits for it.
+func (r *search) reserve(ctx context.Context, n int64) error {
+	if r.s.account.TryReserveRead(n) {
+		return nil
+	}
+	r.short.Lock()
+	defer r.short.Unlock()
+	return r.s.account.ReserveRead(ctx, n)
 }
 
 // evalBytes decides by the bytes of a message: first by its header, then by all of it.

@@ -557,6 +557,12 @@ func TestSearchWithinMemory(t *testing.T) {
 	}
 	c.want("SEARCH BODY hello", "NO [UNAVAILABLE] …")
 	other.AdjustRows(-1 << 20)
+	if err := other.ReserveRead(t.Context(), 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	c.want("SEARCH BODY hello", "NO [UNAVAILABLE] …")
+	c.want("SEARCH SUBJECT x", "* SEARCH 1", "OK …") // which needs no body
+	other.AdjustRead(-2 << 20)
 	c.want("SEARCH BODY hello", "* SEARCH 1", "OK SEARCH completed")
 	if !other.TryReserveRows(1 << 20) {
 		t.Error("the search did not give back what it reserved")

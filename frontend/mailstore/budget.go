@@ -307,24 +307,21 @@ func (f *budget) inUse() int64 {
 	return f.used
 }
 
-// ReserveRead reserves n octets of memory for what a session reads to answer with,
-// and waits a little for others to be done with theirs; release, called once, gives
-// them back. metadata.ErrUnavailable says that there was no room in time. Who has some
+// ReserveRead reserves n octets of memory for bodies that a session reads to answer with,
+// and waits a little for others to be done with theirs. AdjustRead gives them back.
+// metadata.ErrUnavailable says that there was no room in time. Who has some
 // reserved already and could do without more asks TryReserveRead.
-func (a *Account) ReserveRead(ctx context.Context, n int64) (release func(), err error) {
-	if err := a.store.reads.take(ctx, a.row.ID, n); err != nil {
-		return nil, err
-	}
-	return func() { a.store.reads.give(a.row.ID, n) }, nil
+func (a *Account) ReserveRead(ctx context.Context, n int64) error {
+	return a.store.reads.take(ctx, a.row.ID, n)
 }
 
 // TryReserveRead is ReserveRead without waiting. Who waits has precedence.
-func (a *Account) TryReserveRead(n int64) (release func(), ok bool) {
-	if !a.store.reads.try(a.row.ID, n) {
-		return nil, false
-	}
-	return func() { a.store.reads.give(a.row.ID, n) }, true
+func (a *Account) TryReserveRead(n int64) bool {
+	return a.store.reads.try(a.row.ID, n)
 }
+
+// AdjustRead notes that what was reserved for bodies has become n octets more, or fewer.
+func (a *Account) AdjustRead(n int64) { a.store.reads.adjust(a.row.ID, n) }
 
 // ReserveRows reserves n octets of memory for rows of messages that a session reads to
 // answer with, and waits a little for others to be done with theirs. AdjustRows gives them

@@ -236,7 +236,7 @@ func TestShortageIsTold(t *testing.T) {
 			return err
 		},
 		"rows": func(ctx context.Context) error { return n.ReserveRows(ctx, 100) },
-		"read": func(ctx context.Context) error { _, err := n.ReserveRead(ctx, 100); return err },
+		"read": func(ctx context.Context) error { return n.ReserveRead(ctx, 100) },
 	} {
 		if err := reserve(t.Context()); err != nil {
 			t.Errorf("%s: %v", name, err)

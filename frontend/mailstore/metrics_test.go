@@ -269,8 +269,7 @@ func TestStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release, err := x.ReserveRead(t.Context(), 50)
-	if err != nil {
+	if err := x.ReserveRead(t.Context(), 50); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := x.Collect(t.Context(), c.account.ID); err != nil {
@@ -294,7 +293,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("status %+v\nwant   %+v", got, want)
 	}
 	u.Discard()
-	release()
+	x.AdjustRead(-50)
 	x.Close()
 	if got := x.Status(); got.Accounts != 0 || got.Inflight.Used != 0 || got.Reads.Used != 0 {
 		t.Errorf("status %+v", got)
