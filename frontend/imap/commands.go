@@ -3,6 +3,7 @@ package imap
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -265,8 +266,11 @@ func (s *session) backInStep() error {
 
 // outOfStep ends a connection on which the next command cannot be found. It returns false.
 func (s *session) outOfStep(err error) bool {
-	if errors.Is(err, imapwire.ErrSkipLimit) {
+	switch {
+	case errors.Is(err, imapwire.ErrSkipLimit):
 		return s.bye(endProtocol, imapwire.CodeTooBig, "There is too much to skip")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return s.bye(endSlow, imapwire.CodeUnavailable, "The rest of the command has not come in time")
 	}
 	return s.lost(err)
 }

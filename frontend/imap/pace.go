@@ -13,6 +13,8 @@ const (
 	// stallPatience is how long a client may take for a piece while others wait for memory,
 	// of which its command may hold some.
 	stallPatience = 10 * time.Second
+	// lastWords is how long a client that took too long may take to hear so.
+	lastWords = time.Second
 	// stallLooks is how often is looked who does, at most.
 	stallLooks = 100 * time.Millisecond
 )
@@ -68,7 +70,7 @@ func (p *pace) cutIf(lasted time.Duration, socket net.Conn) {
 
 // cutStalled ends the sessions whose clients hold up a command of theirs. It is called when
 // somebody waits for memory, and none is left: those who read, and those who send, are not
-// to starve for others who do neither.
+// to starve for others who do neither; and while the server stops.
 func (srv *Server) cutStalled() {
 	now := time.Now().UnixNano()
 	last := srv.looked.Load()

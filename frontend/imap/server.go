@@ -185,7 +185,7 @@ func (srv *Server) Sessions() int {
 }
 
 // Shutdown takes no more connections, ends those that wait with BYE, and waits
-// for running commands to finish. When ctx is done, what is left is cut off. If ctx
+// for running commands to finish, unless their clients stall. When ctx is done, what is left is cut off. If ctx
 // has a deadline, those that wait are ended one after the other over the first part
 // of that time (drain.go), so that not all clients come back at once.
 func (srv *Server) Shutdown(ctx context.Context) error {
@@ -204,10 +204,8 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	}()
 	drain(ctx, sessions, done)
 	defer srv.lot.close()
-	select {
-	case <-done:
+	if srv.await(ctx, done) {
 		return errors.Join(errs...)
-	case <-ctx.Done():
 	}
 	srv.mu.Lock()
 	errs = append(errs, fmt.Errorf("shut down: %d connections were cut off: %w", len(srv.sessions), ctx.Err()))
@@ -217,6 +215,23 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Unlock()
 	<-done
 	return errors.Join(errs...)
+}
+
+// await waits until done, which it reports, or the end of ctx. Clients that hold up a command of
+// theirs do not hold up the end.
+func (srv *Server) await(ctx context.Context, done <-chan struct{}) bool {
+	look := time.NewTicker(stallLooks)
+	defer look.Stop()
+	for {
+		select {
+		case <-done:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-look.C:
+			srv.cutStalled()
+		}
+	}
 }
 
 // closeListener closes l, which somebody else may have closed before.

@@ -3,7 +3,9 @@ package imap
 import (
 	"bufio"
 	"context"
+	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +128,45 @@ func TestShutdownWaitsForCommands(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// A client that holds up a command of its own does not hold up the end: one that has announced a literal and
+// sends nothing hears BYE.
+func TestShutdownEndsStalledCommands(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, clusterOptions{})
+	node := c.nodes[0]
+	node.server.stall = 100 * time.Millisecond
+	user := c.account(t, "stalled@example.org", metadata.Quota{}).Name
+	literal, line := node.dial(t).login(user), node.dial(t).login(user)
+	literal.send("b APPEND INBOX {100}")
+	literal.until("+ ")
+	if _, err := io.WriteString(line.conn, "b SEL"); err != nil {
+		t.Fatal(err)
+	}
+	for node.server.busy() < 2 {
+		runtime.Gosched()
+	}
+	if err := node.server.Shutdown(context.WithoutCancel(t.Context())); err != nil {
+		t.Error(err)
+	}
+	for _, client := range []*client{literal, line} {
+		client.until("* BYE [UNAVAILABLE] The rest of the command has not come in time")
+	}
+}
+
+// busy is how many sessions wait for their clients inside of a command.
+func (srv *Server) busy() (n int) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for s := range srv.sessions {
+		s.pace.mu.Lock()
+		if !s.pace.since.IsZero() {
+			n++
+		}
+		s.pace.mu.Unlock()
+	}
+	return n
 }
 
 // A new password, a suspension and a deletion end the account's sessions on every

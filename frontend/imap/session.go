@@ -220,8 +220,12 @@ func (out output) Write(p []byte) (written int, err error) {
 	if out.protocol != nil {
 		out.protocol.sent(p)
 	}
+	timeout := out.server.cfg.WriteTimeout
+	if out.over && out.ending == endSlow {
+		timeout = min(timeout, lastWords)
+	}
 	for written < len(p) && err == nil {
-		if err = out.pace.begin(out.server.cfg.WriteTimeout, time.Time{}, out.conn.SetWriteDeadline); err != nil {
+		if err = out.pace.begin(timeout, time.Time{}, out.conn.SetWriteDeadline); err != nil {
 			break
 		}
 		var n int

@@ -2,7 +2,9 @@ package lmtp
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,9 +14,14 @@ import (
 // and after the time that every read has.
 const leastRate = 4 << 10
 
+// drainLull is how long a client may say nothing inside of a transaction while the server stops: one
+// that is at work says something much sooner, and who is silent for long must not hold up the end.
+const drainLull = 5 * time.Second
+
 // conns are the connections of a server.
 type conns struct {
 	timeout time.Duration
+	lull    time.Duration
 	metrics *metrics
 
 	mu     sync.Mutex
@@ -22,7 +29,8 @@ type conns struct {
 	ending bool // idle ones are to end
 }
 
-// end ends the connections without a transaction now, and the others after it.
+// end ends the connections without a transaction now, and the others after it, or when they
+// are silent.
 func (cs *conns) end() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -85,20 +93,41 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := c.Conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.giveUp()
+	}
 	c.got.Add(int64(n))
 	c.conns.metrics.received.Add(float64(n))
 	return n, err
 }
 
-// SetReadDeadline implements net.Conn. Each wait for a command begins with it: on
-// a connection that is to end, the command has no time left.
+// SetReadDeadline implements net.Conn. Each wait for a command, or for a part of a message, begins
+// with it: on a connection that is to end there is little time, and none outside of a transaction.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.conns.mu.Lock()
 	defer c.conns.mu.Unlock()
-	if c.conns.ending && !c.busy {
-		t = time.Unix(1, 0)
+	if c.conns.ending {
+		if last := c.last(); last.Before(t) || t.IsZero() {
+			t = last
+		}
 	}
 	return c.Conn.SetReadDeadline(t)
+}
+
+// last is when a wait ends at the latest on a connection that is to end; conns.mu is held.
+func (c *conn) last() time.Time {
+	if c.busy {
+		return time.Now().Add(c.conns.lull)
+	}
+	return time.Unix(1, 0)
+}
+
+// giveUp has the rest of a transaction have no time any more, if the client was silent for too
+// long while the server stops.
+func (c *conn) giveUp() {
+	c.conns.mu.Lock()
+	defer c.conns.mu.Unlock()
+	c.busy = c.busy && !c.conns.ending
 }
 
 // Close implements net.Conn.
@@ -112,11 +141,9 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// wake ends a wait for a command; conns.mu is held.
+// wake ends a wait, or shortens it; conns.mu is held.
 func (c *conn) wake() {
-	if !c.busy {
-		_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // one that is closed needs no end
-	}
+	_ = c.Conn.SetReadDeadline(c.last()) // one that is closed needs no end
 }
 
 // under is the server's own connection below a session's.

@@ -73,7 +73,7 @@ func NewServer(cfg Config) *Server {
 	srv.deferrals = cfg.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, 10*time.Second, 10, 0)
 	}))
-	srv.conns = conns{timeout: cfg.Timeout, metrics: srv.metrics, open: make(map[*conn]struct{})}
+	srv.conns = conns{timeout: cfg.Timeout, lull: drainLull, metrics: srv.metrics, open: make(map[*conn]struct{})}
 	if cfg.Traces != nil {
 		srv.tracer = cfg.Traces.Tracer("starling/frontend/lmtp")
 	}
@@ -103,7 +103,7 @@ func (srv *Server) Serve(l net.Listener) error {
 }
 
 // Shutdown takes no more connections, ends those that are idle, and waits for
-// the transactions that have begun. When ctx is done, what is left is cut off.
+// the transactions that have begun, unless a client is silent for long. When ctx is done, what is left is cut off.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.conns.end()
 	err := srv.smtp.Shutdown(ctx)

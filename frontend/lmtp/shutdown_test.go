@@ -132,3 +132,30 @@ func TestServeEndsWithItsListener(t *testing.T) {
 		t.Errorf("serve: %v", err)
 	}
 }
+
+// A client that is silent inside of a transaction, or within a message, does not hold up a stop for
+// long: it is told to try again.
+func TestShutdownEndsTheSilent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.servers[0].conns.lull = 200 * time.Millisecond
+	waits, half, several := w.dial(0), w.dial(0), w.dial(0)
+	waits.say("MAIL FROM:<sender@example.net>", "250")
+	waits.say("RCPT TO:<a@example.org>", "250")
+	half.begin("a@example.org")
+	half.write("Subject: half\r\n")
+	several.begin("a@example.org", "b@example.org")
+	several.write("Subject: half\r\n")
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop[0]() }()
+	waits.want("421")
+	half.want("451 4.4.2")
+	half.want("421")
+	several.want("451 4.4.2")
+	several.want("451 4.4.2")
+	several.want("421")
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	w.count("a@example.org", "INBOX", 0)
+}

@@ -123,6 +123,7 @@ func (w *world) start(i int, db *metadata.DB, bus *hub.Hub, tune []func(*mailsto
 		t.Fatal(err)
 	}
 	w.servers[i] = NewServer(Config{Store: w.stores[i], Log: log, Hostname: "mx.example.org", TempDir: t.TempDir(), MaxRecipients: 5})
+	w.servers[i].conns.lull = time.Minute // a busy machine is silent for long
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
