@@ -67,6 +67,7 @@ func TestPostgresHangs(t *testing.T) {
 	for i := range clients {
 		clients[i] = patientTalk(t, n.imap)
 	}
+	doubtful := patientTalk(t, n.imap)
 	mta := talk(t, n.lmtp)
 	if err := mta.conn.SetDeadline(time.Now().Add(5 * patience)); err != nil {
 		t.Fatal(err)
@@ -77,6 +78,10 @@ func TestPostgresHangs(t *testing.T) {
 
 	proxy.Set(chaos.Up, chaos.Toxic{Hole: true})
 	proxy.Set(chaos.Down, chaos.Toxic{Hole: true})
+	doubtful.say("c store 1 +flags (\\Flagged)\r\n")
+	until(t, "a commit is under way", func() bool { // before all that might take its connection
+		return figure(scrape(t, n), "starling_postgres_connections", "used") > 0
+	})
 	all := func(tag, want string) {
 		t.Helper()
 		var running sync.WaitGroup
@@ -99,6 +104,9 @@ func TestPostgresHangs(t *testing.T) {
 	}
 	all("d", "d NO [UNAVAILABLE]")
 	all("e", "e NO [UNAVAILABLE]")
+	if said := doubtful.hear("c NO"); !strings.Contains(said, "c NO [UNAVAILABLE]") {
+		t.Errorf("a commit of which nobody knows what became: %q", said)
+	}
 	idle.hear("* OK Still here")
 	mta.say("RCPT TO:<" + testUser + ">\r\n")
 	mta.hear("451 4.3.0")
@@ -112,6 +120,9 @@ func TestPostgresHangs(t *testing.T) {
 	}
 	if figure(figures, "starling_dependency_up", "postgres") != 0 || figure(figures, "starling_postgres_errors_total", "timeout") == 0 {
 		t.Error("the figures tell of no trouble")
+	}
+	if figure(figures, "starling_postgres_in_doubt_total", "unknown") == 0 {
+		t.Error("no commit was in doubt")
 	}
 
 	proxy.Heal()
