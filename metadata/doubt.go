@@ -41,6 +41,7 @@ func (db *DB) settle(ctx context.Context, p *plan, a answer) (Committed, error) 
 func (db *DB) settleDoubt(ctx context.Context, p *plan, a answer) (done Committed, outcome string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, db.config.ResolveTimeout)
 	defer cancel()
+	defer context.AfterFunc(db.abort.done, cancel)()
 	db = db.patient() // what was sent must be found out, however many others there are
 	resent := false
 	for range maxResends {

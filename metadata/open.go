@@ -124,6 +124,7 @@ type DB struct {
 	probe      *pgxpool.Pool // the one connection of Ping
 	queue      *queue
 	epochs     *epochs
+	abort      *abort
 	config     Config
 	background chan struct{} // permits; nil: none needed
 	stubborn   bool          // waits for a connection even if that seems to be in vain
@@ -141,13 +142,14 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	}
 	m := newMetrics(c.Metrics, c.Traces)
 	seen := &epochs{refused: m.refused}
-	pace := newPace(c.DialLimit, c.MinBackoff, c.MaxBackoff)
+	end := newAbort()
+	pace := newPace(c.DialLimit, c.MinBackoff, c.MaxBackoff, end)
 	pool, err := c.pool(ctx, pace, seen, c.MaxConns)
 	if err != nil {
 		return nil, err
 	}
 	// It dials at a pace of its own, and tells the others as soon as there is somebody.
-	probing := newPace(1, c.MinBackoff, min(c.MaxBackoff, probeBackoff))
+	probing := newPace(1, c.MinBackoff, min(c.MaxBackoff, probeBackoff), end)
 	probing.there = pace.hurry
 	probe, err := c.pool(ctx, probing, seen, 1)
 	if err != nil {
@@ -155,7 +157,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{
-		pool: pool, probe: probe, epochs: seen, config: c, trips: new(atomic.Int64), metrics: m,
+		pool: pool, probe: probe, epochs: seen, abort: end, config: c, trips: new(atomic.Int64), metrics: m,
 		queue: &queue{conns: c.MaxConns, patience: c.AcquireTimeout, away: m.shed[shedAway], long: m.shed[shedLong]},
 	}
 	if c.Metrics != nil {
@@ -246,6 +248,7 @@ type pace struct {
 	permits  chan struct{}
 	dialer   pgconn.DialFunc
 	min, max time.Duration
+	abort    *abort
 	there    func() // called when a connection was made; nil: nobody is told
 
 	mu      sync.Mutex
@@ -254,8 +257,8 @@ type pace struct {
 	hurried chan struct{} // closed, and made anew, when there is no reason to wait any more
 }
 
-func newPace(dials int, minBackoff, maxBackoff time.Duration) *pace {
-	return &pace{permits: make(chan struct{}, dials), min: minBackoff, max: maxBackoff, hurried: make(chan struct{})}
+func newPace(dials int, minBackoff, maxBackoff time.Duration, end *abort) *pace {
+	return &pace{permits: make(chan struct{}, dials), min: minBackoff, max: maxBackoff, abort: end, hurried: make(chan struct{})}
 }
 
 func (p *pace) before(ctx context.Context, _ *pgx.ConnConfig) error {
@@ -270,6 +273,8 @@ func (p *pace) before(ctx context.Context, _ *pgx.ConnConfig) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-p.abort.done.Done():
+		return errAborted
 	case <-timer.C:
 	case <-hurried:
 	}
@@ -306,7 +311,14 @@ func (p *pace) dial(ctx context.Context, network, addr string) (net.Conn, error)
 		return nil, ctx.Err()
 	}
 	defer func() { <-p.permits }()
-	return p.dialer(ctx, network, addr)
+	ctx, cancel := context.WithCancel(ctx)
+	defer context.AfterFunc(p.abort.done, cancel)()
+	defer cancel()
+	conn, err := p.dialer(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return p.abort.hold(conn)
 }
 
 // TraceConnectStart marks the context.

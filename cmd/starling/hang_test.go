@@ -168,3 +168,41 @@ func (k *talker) answer(tag string) (string, error) {
 		}
 	}
 }
+
+// A node ends a moment after its grace, whatever PostgreSQL does: what waits for an answer is given up, and nobody is told
+// that it happened.
+func TestPostgresHangsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	proxy, dsn := c.hole()
+	c.env = append(c.env, dsn, "STARLING_SHUTDOWN_GRACE=1s", "STARLING_SHUTDOWN_DELAY=0s")
+	n := c.serve()
+	c.deliver(0, testUser, numberedMail(1))
+	writes, reads := patientTalk(t, n.imap), patientTalk(t, n.imap)
+	proxy.Set(chaos.Up, chaos.Toxic{Hole: true})
+	proxy.Set(chaos.Down, chaos.Toxic{Hole: true})
+	for _, k := range []struct {
+		*talker
+		command string
+	}{{writes, "store 1 +flags (\\Seen)"}, {reads, "noop"}} {
+		before := figure(scrape(t, n), "starling_postgres_acquires_total")
+		k.say("c " + k.command + "\r\n")
+		until(t, k.command+" is under way", func() bool { return figure(scrape(t, n), "starling_postgres_acquires_total") > before })
+	}
+	began := time.Now()
+	if status := n.stop(syscall.SIGTERM); status > 1 { // 1: commands were cut off
+		t.Errorf("status %d", status)
+	}
+	if took := time.Since(began); took > 12*time.Second { // its own timeouts take 20 s and more
+		t.Errorf("it ended after %v", took)
+	}
+	for _, k := range []*talker{writes, reads} {
+		if said, err := k.answer("c"); err == nil && !strings.HasPrefix(said, "c NO") && !strings.HasPrefix(said, "* BYE") {
+			t.Errorf("told %q", said)
+		}
+	}
+	proxy.Heal()
+	if said := n.output.String(); strings.Contains(said, `"level":"error"`) {
+		t.Errorf("the node said:\n%s", said)
+	}
+}

@@ -46,8 +46,9 @@ type node struct {
 	lmtp  *lmtp.Server
 
 	listeners []listener
-	closers   []func()   // the last first
-	failed    chan error // has what ended a part of it
+	closers   []func()    // the last first
+	abort     *time.Timer // gives up what waits for PostgreSQL, once the node drains
+	failed    chan error  // has what ended a part of it
 }
 
 // newNode builds a node and opens its listeners, as soon as the schema of the
@@ -125,6 +126,7 @@ func (n *node) run(ctx context.Context) error {
 	default:
 	}
 	n.close()
+	n.abort.Stop()
 	n.log.Info("stopped")
 	return err
 }
@@ -139,6 +141,10 @@ func (n *node) fail(err error) {
 	default: // it ends already
 	}
 }
+
+// lastMoment is how much longer than for shutdown_grace what is asked of PostgreSQL may go on: clients are cut
+// off then, and a commit that is under way comes to its end if it can.
+const lastMoment = time.Second
 
 // drain ends what the node serves: for shutdown_delay it only says that it is not
 // ready, so that load balancers take it out. Then nobody comes in, those that wait are
@@ -155,6 +161,7 @@ func (n *node) drain(ctx context.Context, delay bool) error {
 		}
 	}
 	n.log.Info("stopping")
+	n.abort = time.AfterFunc(n.cfg.ShutdownGrace+lastMoment, n.db.Abort)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.ShutdownGrace)
 	defer cancel()
 	var stopping sync.WaitGroup
