@@ -96,12 +96,12 @@ func (b *Body) Holds(most int64, ahead bool) int64 {
 	length := b.ext.Length - int64(b.ext.Header)
 	switch whole := int64(b.c.opts.Whole); {
 	case b.ext.frames() <= 1:
-		return plain + length + length/8
+		return plain + max(smallFrame, length+length/8)
 	case b.ext.Length <= whole:
 		return 2*plain + length
 	}
 	frame := int64(slices.Max(b.ext.Frames))
-	n := 2*plain + frame + frame/8
+	n := 2*plain + max(smallFrame, frame+frame/8)
 	if got := min(length, most+2*plain); got <= storeKeeps {
 		n += got
 	}
@@ -119,9 +119,9 @@ const storeKeeps = 1 << 20
 func (b *Body) ReadAhead(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.win.opts.ReadAhead = 0
+	b.win.most = 0
 	if on {
-		b.win.opts.ReadAhead = b.c.opts.ReadAhead
+		b.win.most = int64(b.c.opts.ReadAhead)
 	}
 }
 

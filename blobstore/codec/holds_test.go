@@ -18,7 +18,10 @@ func (b *Body) held() (n int64) {
 			n += int64(cap(*s.buf))
 		}
 	}
-	return n + int64(cap(b.win.kept)+cap(b.win.frameBuf))
+	if b.win.frameBuf != nil {
+		n += int64(cap(*b.win.frameBuf))
+	}
+	return n + int64(cap(b.win.kept))
 }
 
 // What a Body says that it may hold is what it holds at most, and not many times as much.

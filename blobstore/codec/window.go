@@ -58,6 +58,7 @@ type window struct {
 
 	end   int64 // where the last range ended in the message
 	ahead int64 // how far to read ahead, in bytes; 0 until ranges have come in order
+	most  int64 // of ahead
 
 	last       int // the last frame of this range
 	sequential bool
@@ -79,7 +80,7 @@ func newWindow(src source, ext *Extent, c *Codec) window {
 			at = ext.Length
 		}
 	}
-	return window{src: src, starts: starts, c: c, end: -1}
+	return window{src: src, starts: starts, c: c, end: -1, most: int64(c.opts.ReadAhead)}
 }
 
 // plan is told of each range before its frames are asked for.
@@ -136,7 +137,7 @@ func (w *window) fetch(ctx context.Context, i int) error {
 		return w.keep(ctx, 0, count)
 	}
 	if w.sequential {
-		w.ahead = min(max(firstAhead, 2*w.ahead), int64(w.c.opts.ReadAhead))
+		w.ahead = min(max(firstAhead, 2*w.ahead), w.most)
 	}
 	limit := w.starts[w.last+1] + w.ahead
 	end := max(w.last+1, sort.Search(count, func(j int) bool { return w.starts[j+1] > limit }))
