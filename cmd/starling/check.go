@@ -70,27 +70,9 @@ func newCheck() *cobra.Command {
 		case len(args) > 0:
 			o.address = args[0]
 		}
-		return o.open(cmd)
+		return withStores(cmd, func(ctx context.Context, n *node) error { return o.run(ctx, n, cmd.OutOrStdout()) })
 	}
 	return cmd
-}
-
-// open opens the stores of a node, without its frontends, and runs the check.
-func (o *checkOptions) open(cmd *cobra.Command) error {
-	cfg, err := configOf(cmd)
-	if err != nil {
-		return err
-	}
-	log, err := newLogger(LogConfig{Level: "warn", Format: "console"})
-	if err != nil {
-		return err
-	}
-	n := makeNode(cfg, log)
-	defer n.close()
-	if err := n.openStoresNow(cmd.Context()); err != nil {
-		return err
-	}
-	return o.run(cmd.Context(), n, cmd.OutOrStdout())
 }
 
 // checkSummary is what came of all accounts.

@@ -26,7 +26,7 @@ func newGC() *cobra.Command {
 			"accounts on hold nothing ever is.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withCollector(cmd, func(ctx context.Context, n *node) error {
+			return withStores(cmd, func(ctx context.Context, n *node) error {
 				id, err := accountID(ctx, n.db, account)
 				if err != nil {
 					return err
@@ -98,9 +98,8 @@ func printCounts(cmd *cobra.Command, counts []count) {
 	}
 }
 
-// withCollector opens what the collector needs: the stores of a node, without its
-// frontends.
-func withCollector(cmd *cobra.Command, do func(context.Context, *node) error) (err error) {
+// withStores opens the stores of a node, without its frontends.
+func withStores(cmd *cobra.Command, do func(context.Context, *node) error) (err error) {
 	ctx := cmd.Context()
 	cfg, err := configOf(cmd)
 	if err != nil {

@@ -72,7 +72,7 @@ func newAccountShow() *cobra.Command {
 			"time. Once a deleted account is gone for good its name is not known any more: ask by\n" +
 			"the id, which this prints, until nothing is left.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withCollector(cmd, func(ctx context.Context, n *node) error { return n.showAccount(ctx, cmd, args[0]) })
+			return withStores(cmd, func(ctx context.Context, n *node) error { return n.showAccount(ctx, cmd, args[0]) })
 		},
 	}
 }

@@ -66,7 +66,7 @@ func newRebuild() *cobra.Command {
 		case len(args) > 0:
 			o.address = strings.ToLower(args[0])
 		}
-		return withCollector(cmd, func(ctx context.Context, n *node) error {
+		return withStores(cmd, func(ctx context.Context, n *node) error {
 			out := cmd.OutOrStdout()
 			if o.list {
 				return o.stored(ctx, n.store, out)

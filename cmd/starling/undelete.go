@@ -60,7 +60,7 @@ func newUndelete() *cobra.Command {
 		if err := o.read(*uids, *since, *until); err != nil {
 			return usageError{err}
 		}
-		return withCollector(cmd, func(ctx context.Context, n *node) error {
+		return withStores(cmd, func(ctx context.Context, n *node) error {
 			return n.withStore(ctx, func(ctx context.Context) error { return o.run(ctx, n, args[0], cmd.OutOrStdout()) })
 		})
 	}

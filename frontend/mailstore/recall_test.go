@@ -68,6 +68,25 @@ func (cl *client) recalledOf(t testing.TB, uids []uint32, columns metadata.Colum
 	return got
 }
 
+// askAtRandom has three clients ask for some of the messages at the same time, and compares which came.
+func askAtRandom(t *testing.T, live []uint32, ask func(random *rand.Rand, uids []uint32) []uint32) {
+	t.Helper()
+	var clients sync.WaitGroup
+	for seed := range uint64(3) {
+		clients.Go(func() {
+			random := rand.New(rand.NewPCG(1, seed)) //nolint:gosec // which messages
+			for range 20 {
+				from, share := random.IntN(len(live)), random.IntN(100)
+				uids := slices.DeleteFunc(slices.Clone(live[from:from+random.IntN(len(live)-from)]), func(uint32) bool { return random.IntN(100) < share })
+				if got := ask(random, uids); !slices.Equal(got, uids) {
+					t.Errorf("of %v came %v", uids, got)
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
 // Whatever was asked for before, by whomever, and whether it is still remembered or not,
 // what Recall gives is what the rows say.
 func TestRecall(t *testing.T) {
@@ -77,22 +96,10 @@ func TestRecall(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, metadata.Quota{})
 			mine := recallBox(c, c.node(func(cfg *Config) { cfg.SearchMemory = memory }))
-			live := liveUIDs(mine.Snapshot())
-			var clients sync.WaitGroup
-			for seed := range uint64(3) {
-				clients.Go(func() {
-					random := rand.New(rand.NewPCG(1, seed)) //nolint:gosec // which messages
-					for range 20 {
-						from, share := random.IntN(len(live)), random.IntN(100)
-						uids := slices.DeleteFunc(slices.Clone(live[from:from+random.IntN(len(live)-from)]), func(uint32) bool { return random.IntN(100) < share })
-						columns := []metadata.Columns{metadata.ColSize, metadata.ColSummary, recallColumns | metadata.ColSummary}[random.IntN(3)]
-						if got := mine.recalledOf(t, uids, columns); !slices.Equal(got, uids) {
-							t.Errorf("of %v came %v", uids, got)
-						}
-					}
-				})
-			}
-			clients.Wait()
+			askAtRandom(t, liveUIDs(mine.Snapshot()), func(random *rand.Rand, uids []uint32) []uint32 {
+				columns := []metadata.Columns{metadata.ColSize, metadata.ColSummary, recallColumns | metadata.ColSummary}[random.IntN(3)]
+				return mine.recalledOf(t, uids, columns)
+			})
 		})
 	}
 }

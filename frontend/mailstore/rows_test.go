@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 
 	"starling/frontend/message"
@@ -63,22 +62,10 @@ func TestRows(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, metadata.Quota{})
 			mine := recallBox(c, c.node(func(cfg *Config) { cfg.RowMemory = memory }))
-			live := liveUIDs(mine.Snapshot())
-			var clients sync.WaitGroup
-			for seed := range uint64(3) {
-				clients.Go(func() {
-					random := rand.New(rand.NewPCG(1, seed)) //nolint:gosec // which messages
-					for range 20 {
-						from, share := random.IntN(len(live)), random.IntN(100)
-						uids := slices.DeleteFunc(slices.Clone(live[from:from+random.IntN(len(live)-from)]), func(uint32) bool { return random.IntN(100) < share })
-						columns := []metadata.Columns{metadata.ColSize, metadata.ColSummary, metadata.ColBlob, recallColumns, smallColumns | metadata.ColSummary}[random.IntN(5)]
-						if got := mine.rowsOf(t, uids, columns, random.IntN(3) > 0); !slices.Equal(got, uids) {
-							t.Errorf("of %v came %v", uids, got)
-						}
-					}
-				})
-			}
-			clients.Wait()
+			askAtRandom(t, liveUIDs(mine.Snapshot()), func(random *rand.Rand, uids []uint32) []uint32 {
+				columns := []metadata.Columns{metadata.ColSize, metadata.ColSummary, metadata.ColBlob, recallColumns, smallColumns | metadata.ColSummary}[random.IntN(5)]
+				return mine.rowsOf(t, uids, columns, random.IntN(3) > 0)
+			})
 		})
 	}
 }
