@@ -97,13 +97,15 @@ type checker struct {
 	names   map[metadata.MailboxID]string
 	most    int64 // messages that the mailboxes are said to have
 	rows    pace
-	octets  pace
 	unsure  bool // messages may be there of which no row is
 	wrong   bool // counters are still wrong
 	lost    []lostMessages
 	// ownerless are objects that messages should name of which there is no row.
 	ownerless map[metadata.ObjectID]struct{}
 	unnamed   int64 // objects that no message names, and that are no work of the collector's
+
+	scrubbing sync.Mutex // held while somebody waits for octets
+	octets    pace
 
 	mu    sync.Mutex
 	steps float64
@@ -204,6 +206,13 @@ func (c *checker) tell(ctx context.Context, found ...Finding) error {
 func (c *checker) paceRows(ctx context.Context, n int) error {
 	c.step(float64(n))
 	return c.rows.wait(ctx, time.Duration(float64(n)/float64(c.opts.RowRate)*float64(time.Second)))
+}
+
+// paceObject waits until an object of so many octets may be read.
+func (c *checker) paceObject(ctx context.Context, octets int64) error {
+	c.scrubbing.Lock()
+	defer c.scrubbing.Unlock()
+	return c.octets.wait(ctx, time.Duration(float64(max(octets, scrubLeast))/float64(c.opts.ScrubRate)*float64(time.Second)))
 }
 
 // step says that n rows more are done. How many there will be is a guess: the counters

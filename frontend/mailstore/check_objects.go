@@ -346,8 +346,7 @@ func (c *checker) scrub(ctx context.Context, rows []naming) error {
 		if same[0].suspect { // it was told
 			continue
 		}
-		octets := max(same[0].end, scrubLeast)
-		if c.octets.wait(reading, time.Duration(float64(octets)/float64(c.opts.ScrubRate)*float64(time.Second))) != nil {
+		if c.paceObject(reading, same[0].end) != nil {
 			break
 		}
 		group.Go(func() error { return c.scrubOne(reading, same) })

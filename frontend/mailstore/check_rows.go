@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"starling/blobstore"
 	"starling/blobstore/codec"
@@ -145,8 +144,7 @@ func (c *checker) measure(ctx context.Context, n *naming, size int64, w io.Write
 	if err != nil {
 		return extent, nil, err
 	}
-	octets := max(size, scrubLeast)
-	if err := c.octets.wait(ctx, time.Duration(float64(octets)/float64(c.opts.ScrubRate)*float64(time.Second))); err != nil {
+	if err := c.paceObject(ctx, size); err != nil {
 		return extent, nil, err
 	}
 	header, extent, err := c.store.codec.Recover(ctx, c.store.blobs, c.key(n), w)
