@@ -7,7 +7,7 @@ import (
 
 // mount gives a folder a small disk of its own, in memory. Only root may, and not in every container.
 func mount(dir, size string) error {
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+size); err != nil {
 		return fmt.Errorf("mount a small disk: %w", err)
 	}
 	return nil
