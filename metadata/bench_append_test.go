@@ -62,19 +62,45 @@ func BenchmarkAppend(b *testing.B) {
 				}
 				h.commit(b, c)
 			}
-			for range 100 {
-				commit()
-			}
-			before := spent(b, db)
-			b.ReportAllocs()
-			for b.Loop() {
-				commit()
-			}
-			after := spent(b, db)
-			b.ReportMetric(float64((after.cpu-before.cpu).Microseconds())/float64(b.N), "server-us/op")
-			b.ReportMetric(float64(after.wal-before.wal)/float64(b.N), "wal-B/op")
+			cost(b, db, commit)
 		})
 	}
+}
+
+// BenchmarkStore is the same for flags, of one message and of many.
+func BenchmarkStore(b *testing.B) {
+	for _, count := range []int{1, 1000} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			db := metadatatest.Open(b, func(c *metadata.Config) { c.MaxConns = 2 })
+			h := &heavy{db: db}
+			h.n = h.open(b, metadatatest.Account(b, db, "alice@example.org"), "INBOX")
+			h.to = &node{}
+			h.commit(b, h.n.appending(2000))
+			cost(b, db, func() {
+				first := 1 + rand.Uint32N(2000-uint32(count))
+				uids := make([]uint32, count)
+				for i := range uids {
+					uids[i] = first + uint32(i)
+				}
+				h.commit(b, h.n.storing(metadata.Flags(rand.Uint32())&metadata.SystemFlags, uids...))
+			})
+		})
+	}
+}
+
+// cost measures a commit, once the server's caches are warm.
+func cost(b *testing.B, db *metadata.DB, commit func()) {
+	for range 100 {
+		commit()
+	}
+	before := spent(b, db)
+	b.ReportAllocs()
+	for b.Loop() {
+		commit()
+	}
+	after := spent(b, db)
+	b.ReportMetric(float64((after.cpu-before.cpu).Microseconds())/float64(b.N), "server-us/op")
+	b.ReportMetric(float64(after.wal-before.wal)/float64(b.N), "wal-B/op")
 }
 
 // spending is what the backends of a database have used so far.
