@@ -112,8 +112,12 @@ func startOnce(ctx context.Context, program, dir string) (*Server, error) {
 	}
 	run, kill := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Server{Endpoint: "http://" + addr, kill: kill, done: make(chan struct{})}
-	// A bucket keeps versions only if it is told to.
-	args := []string{"--port", addr, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet", "posix", "--versioning-dir", versions}
+	// A bucket keeps versions only if it is told to. No other process serves the folder, from whose conditional PUTs, of which we
+	// send none, a file to be locked would keep each of ours.
+	args := []string{
+		"--port", addr, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet",
+		"posix", "--versioning-dir", versions, "--disable-object-lock-file",
+	}
 	if !hasAttributes(data) { // then they are files in a sidecar, which cost as much again as all else of a PUT
 		args = append(args, "--sidecar", meta)
 	}
