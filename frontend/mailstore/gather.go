@@ -114,6 +114,9 @@ func (s *Store) prove(group []*reading) {
 		case r.base.is(&pulses[i]):
 			s.metrics.held.Inc()
 			s.metrics.catchUps[r.why].Inc()
+			r.box.mu.Lock()
+			r.box.taken(pulses[i].Epoch, pulses[i].Recent)
+			r.box.mu.Unlock()
 			r.finish(nil)
 		case len(group) == 1:
 			r.read()
@@ -139,10 +142,9 @@ func (s *Store) pulses(group []*reading) (pulses []metadata.Pulse, err error) {
 	return pulses, nil
 }
 
-// is says that a mailbox is as s has it.
+// is says that a mailbox is as s has it, but for the mark of \Recent, which only rises: see taken.
 func (s *Snapshot) is(p *metadata.Pulse) bool {
-	return !p.Dropped && s.row.Version == p.Version && s.row.UIDValidity == p.UIDValidity &&
-		s.row.ListSeq == p.ListSeq && s.row.Recent == p.Recent
+	return !p.Dropped && s.row.Version == p.Version && s.row.UIDValidity == p.UIDValidity && s.row.ListSeq == p.ListSeq
 }
 
 // byName is a question for the row of a mailbox by its name.

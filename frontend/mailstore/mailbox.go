@@ -60,6 +60,11 @@ func (m *Mailbox) Messages(ctx context.Context, uids []metadata.UIDRange, column
 // RFC 3501 §2.3.2.
 func (m *Mailbox) ClaimRecent(ctx context.Context, view *Snapshot) (from uint32, won bool, err error) {
 	first, won, err := m.box.store.db.ClaimRecent(ctx, m.box.ref.Account, m.box.ref.Mailbox, view.row.UIDNext)
+	if err == nil { // then all of it is taken, whoever has it
+		m.box.mu.Lock()
+		m.box.taken(view.row.Epoch, view.row.UIDNext)
+		m.box.mu.Unlock()
+	}
 	return uint32(first), won, err //nolint:gosec // a UID
 }
 
@@ -79,6 +84,18 @@ func (m *Mailbox) FirstToClaim(view *Snapshot) bool {
 			return true
 		}
 	}
+}
+
+// taken notes that the messages below uidnext are taken as recent, so that the node need not read that; mu is held. No session
+// is told: to those that have the mailbox open it makes no difference.
+func (b *box) taken(epoch, uidnext int64) {
+	s := b.current.Load()
+	if s.row.Epoch != epoch || s.row.Recent >= uidnext {
+		return
+	}
+	known := *s
+	known.row.Recent = uidnext
+	b.current.Store(&known)
 }
 
 // Body opens the bytes of a message that was read with metadata.ColBlob.

@@ -103,6 +103,27 @@ func remove(t *testing.T, n *node, name string) {
 	}
 }
 
+// What a session of a node has taken as recent, and what one of another node has, is known to the
+// node by the look at the version, and nothing has to be read for it.
+func TestTakenIsKnown(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x, y := c.still(), c.still()
+	mine := c.enter(x, Inbox)
+	theirs := c.enter(y, Inbox)
+	for who, m := range map[string]*client{"this node": mine, "another": theirs} {
+		c.append(x, Inbox, mail(who))
+		snap := mine.Snapshot()
+		if _, won, err := m.ClaimRecent(t.Context(), snap); err != nil || !won {
+			t.Fatal(who, won, err)
+		}
+		trips := x.trips(func() { mine.refresh() })
+		if got := mine.Snapshot().Mailbox().Recent; trips != 1 || got != snap.Mailbox().UIDNext {
+			t.Errorf("%s has taken all below %d: %d round trips, want 1; recent from %d", who, snap.Mailbox().UIDNext, trips, got)
+		}
+	}
+}
+
 // A commit that was built before a rename became known does not bring the old
 // name back, nor the old mark of \Recent.
 func TestCommitsKeepTheName(t *testing.T) {
