@@ -21,14 +21,13 @@ var layers = map[string][]string{
 	"frontend/imapwire":  {},
 	"frontend/message":   {},
 	"frontend/listen":    {},
-	"frontend/admin/api": {},
 
 	"frontend/mailstore": {"metadata", "blobstore", "blobstore/codec", "blobstore/cache", "events", "frontend/message"},
 	"frontend/auth":      {"metadata"},
 	// Of metadata and blobstore the protocols know the types and the sentinels: see forbidden.
 	"frontend/imap":  {"metadata", "blobstore", "frontend/imapwire", "frontend/message", "frontend/mailstore", "frontend/auth"},
 	"frontend/lmtp":  {"metadata", "blobstore", "frontend/message", "frontend/mailstore", "frontend/auth"},
-	"frontend/admin": {"metadata", "frontend/mailstore", "frontend/auth", "frontend/admin/api"},
+	"frontend/admin": {"metadata", "frontend/mailstore", "frontend/auth"},
 
 	"cmd/starling": {"*"},
 	"cmd/imapload": {"frontend/imapwire"},
