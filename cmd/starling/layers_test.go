@@ -18,9 +18,9 @@ var layers = map[string][]string{
 	"blobstore": {},
 	"events":    {},
 
-	"frontend/imapwire":  {},
-	"frontend/message":   {},
-	"frontend/listen":    {},
+	"frontend/imapwire": {},
+	"frontend/message":  {},
+	"frontend/listen":   {},
 
 	"frontend/mailstore": {"metadata", "blobstore", "blobstore/codec", "blobstore/cache", "events", "frontend/message"},
 	"frontend/auth":      {"metadata"},

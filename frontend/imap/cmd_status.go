@@ -66,8 +66,8 @@ func (s *session) proveView(ctx context.Context) error {
 	if err := s.refresh(ctx); err != nil {
 		return fmt.Errorf("status of the selected mailbox: %w", err)
 	}
-	if !s.view.mailbox.Gone() {
-		s.update(s.view.mailbox.Snapshot(), true, nil)
+	if !s.view.mailbox.Gone() && !s.update(s.view.mailbox.Snapshot(), true, nil) {
+		return errRestored // after which the connection ends
 	}
 	return nil
 }

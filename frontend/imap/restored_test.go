@@ -2,6 +2,7 @@ package imap
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"starling/metadata"
@@ -34,8 +35,12 @@ func TestLostCommits(t *testing.T) {
 				writer.send("a APPEND INBOX {5+}\r\nhello")
 				writer.until("a OK ")
 			}
-			asks, idles, other := c.nodes[0].dial(t).login(account.Name), c.nodes[1].dial(t).login(account.Name), c.nodes[1].dial(t).login(account.Name)
-			clients := []*client{writer, asks, idles, other}
+			idles := c.nodes[1].dial(t).login(account.Name)
+			asking := []string{"NOOP", "NOOP", "STATUS INBOX (UIDNEXT HIGHESTMODSEQ)", `LIST "" INBOX RETURN (STATUS (UIDNEXT HIGHESTMODSEQ))`}
+			clients := []*client{writer, idles}
+			for i := range asking {
+				clients = append(clients, c.nodes[i%2].dial(t).login(account.Name))
+			}
 			for _, one := range clients {
 				one.send("e ENABLE QRESYNC")
 				one.until("e OK ")
@@ -59,10 +64,13 @@ func TestLostCommits(t *testing.T) {
 			idles.until("+ ")
 			restore()
 
-			for _, one := range []*client{asks, other} {
-				one.send("n NOOP")
+			for i, command := range asking {
+				one := clients[2+i]
+				one.send("n " + command)
 				if test.told == nil {
-					one.until("* BYE [UNAVAILABLE] ")
+					if line := one.until("* "); !strings.HasPrefix(line, "* BYE [UNAVAILABLE] ") { // and nothing of what was
+						t.Errorf("%s told %q", command, line)
+					}
 					one.until("")
 					continue
 				}

@@ -24,9 +24,11 @@ func (s *session) tellNews(which news) {
 		return
 	}
 	if !s.update(s.view.mailbox.Snapshot(), which == newsWhole, nil) {
-		s.bye(endRestored, imapwire.CodeUnavailable, "The selected mailbox is as it was before; select it again")
+		s.bye(endRestored, errRestored.Code, errRestored.Text)
 	}
 }
+
+var errRestored = nof(imapwire.CodeUnavailable, "The selected mailbox is as it was before; select it again")
 
 // refresh asks PostgreSQL for the state of the selected mailbox; what is new is
 // told by the update that follows.
