@@ -72,9 +72,9 @@ func (p *pace) cutIf(lasted time.Duration, socket net.Conn) {
 // somebody waits for memory, and none is left: those who read, and those who send, are not
 // to starve for others who do neither; and while the server stops.
 func (srv *Server) cutStalled() {
-	now := time.Now().UnixNano()
+	now := time.Now()
 	last := srv.looked.Load()
-	if now-last < int64(stallLooks) || !srv.looked.CompareAndSwap(last, now) {
+	if last != nil && now.Sub(*last) < stallLooks || !srv.looked.CompareAndSwap(last, &now) {
 		return
 	}
 	srv.mu.Lock()

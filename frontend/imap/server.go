@@ -76,11 +76,11 @@ type Server struct {
 	metrics *metrics
 	tracer  *tracer // nil: no traces
 	logins  *logins
-	linger  time.Duration // how long a session waits before it is parked
-	stall   time.Duration // how long a client may hold up a command while others wait for memory
-	looked  atomic.Int64  // when it was last looked who does, in Unix nanoseconds
-	signs   time.Duration // how often a client hears that its search goes on
-	count   atomic.Uint64 // of sessions, ever
+	linger  time.Duration             // how long a session waits before it is parked
+	stall   time.Duration             // how long a client may hold up a command while others wait for memory
+	looked  atomic.Pointer[time.Time] // when it was last looked who does; nil: never
+	signs   time.Duration             // how often a client hears that its search goes on
+	count   atomic.Uint64             // of sessions, ever
 
 	refusals *zap.Logger // for commands that are refused for now: overload must not fill the log
 

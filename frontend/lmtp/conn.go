@@ -74,17 +74,23 @@ type conn struct {
 	conns *conns
 	busy  bool // a transaction has begun; guarded by conns.mu
 
-	began atomic.Int64 // when the message that comes in did, in Unix nanoseconds; 0: none does
-	got   atomic.Int64 // octets since then
+	began  atomic.Pointer[time.Time] // when the message that comes in did; nil: none does
+	got    atomic.Int64              // octets since then
+	broken atomic.Bool               // it did not come to its end
 }
 
 // Read implements net.Conn. While a message comes in each read has its own time:
 // go-smtp gives one to all of it, in which a large message need not come over a
-// slow line. One that drips in ends all the same.
+// slow line. One that drips in ends all the same. After that nothing is read any more: what
+// follows is of the message, and no command.
 func (c *conn) Read(p []byte) (int, error) {
-	if began := c.began.Load(); began != 0 {
+	if c.broken.Load() {
+		return 0, os.ErrDeadlineExceeded // go-smtp says 421
+	}
+	began := c.began.Load()
+	if began != nil {
 		now := time.Now()
-		end := time.Unix(0, began).Add(c.conns.timeout + time.Duration(c.got.Load())*time.Second/leastRate)
+		end := began.Add(c.conns.timeout + time.Duration(c.got.Load())*time.Second/leastRate)
 		if next := now.Add(c.conns.timeout); next.Before(end) {
 			end = next
 		}
@@ -94,6 +100,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.broken.Store(began != nil)
 		c.giveUp()
 	}
 	c.got.Add(int64(n))
@@ -160,11 +167,12 @@ func (c *conn) setBusy(busy bool) {
 	c.conns.mu.Lock()
 	defer c.conns.mu.Unlock()
 	c.busy = busy
-	c.began.Store(0)
+	c.began.Store(nil)
 }
 
 // begin notes that a message comes in from now on.
 func (c *conn) begin() {
 	c.got.Store(0)
-	c.began.Store(time.Now().UnixNano())
+	now := time.Now()
+	c.began.Store(&now)
 }

@@ -159,3 +159,20 @@ func TestShutdownEndsTheSilent(t *testing.T) {
 	}
 	w.count("a@example.org", "INBOX", 0)
 }
+
+// After a message that did not come in time nothing is taken for a command: it may be the message's rest.
+func TestRestOfAMessage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.servers[0].conns.timeout = 300 * time.Millisecond
+	a := w.dial(0)
+	a.begin("a@example.org")
+	a.write("Subject: half\r\n")
+	a.want("451 4.4.2")
+	_, _ = io.WriteString(a.conn, "\r\nRSET\r\nnonsense\r\n.\r\nNOOP\r\n") // who is gone is not told
+	a.want("421")
+	if line, err := a.in.ReadString('\n'); err == nil {
+		t.Errorf("then the server said %q", line)
+	}
+	w.count("a@example.org", "INBOX", 0)
+}
