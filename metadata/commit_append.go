@@ -129,10 +129,8 @@ func (f *statementForm) pick(all []any) []any {
 	return args
 }
 
-// shortAppendSQL is appendSQL for when nothing stands in the way: the row of the chunk is there, and
-// the account has limits, or has none, as was expected. It has no row, or refuses, when something does, and
-// says nothing of what that is. Quota goes before delivery, as everywhere.
-const shortAppendSQL = `
+// appendMailboxSQL is how both statements begin: the mailbox as it is afterwards.
+const appendMailboxSQL = `
 with m as (
   update mailbox
   set modseq = $6::bigint,
@@ -149,7 +147,12 @@ with m as (
     and dropped is not true
     and ($15::text = '' or name = $15::text)
     and ($16::timestamptz is null or clock_timestamp() < $16::timestamptz)
-    and not exists (select 1 from delivery d where d.account_id = $1::bigint and d.digest = $30::bytea) -- delivery
+    and not exists (select 1 from delivery d where d.account_id = $1::bigint and d.digest = $30::bytea) -- delivery`
+
+// shortAppendSQL is appendSQL for when nothing stands in the way: the row of the chunk is there, and
+// the account has limits, or has none, as was expected. It has no row, or refuses, when something does, and
+// says nothing of what that is. Quota goes before delivery, as everywhere.
+const shortAppendSQL = appendMailboxSQL + `
     and not exists (select 1 from quota q where q.account_id = $1::bigint) -- unlimited
     and not exists ( -- limited
       select 1 -- limited
@@ -213,24 +216,7 @@ returning '', save_date`
 
 // appendSQL is all forms in one: a line that ends in a comment is only in the forms of
 // that name.
-const appendSQL = `
-with m as (
-  update mailbox
-  set modseq = $6::bigint,
-    stamp = $7::bigint,
-    uidnext = greatest(uidnext, $8::bigint),
-    messages = messages + $9::bigint,
-    unseen = unseen + $10::bigint,
-    deleted = deleted + $11::bigint,
-    bytes = bytes + $12::bigint,
-    deleted_bytes = deleted_bytes + $13::bigint,
-    keywords = coalesce($14::text[], keywords)
-  where account_id = $1::bigint and id = $2::bigint
-    and modseq = $3::bigint and stamp = $4::bigint and epoch = $5::bigint and epoch = (select e.epoch from current_epoch e)
-    and dropped is not true
-    and ($15::text = '' or name = $15::text)
-    and ($16::timestamptz is null or clock_timestamp() < $16::timestamptz)
-    and not exists (select 1 from delivery d where d.account_id = $1::bigint and d.digest = $30::bytea) -- delivery
+const appendSQL = appendMailboxSQL + `
     and not exists (
       select 1
       from quota q

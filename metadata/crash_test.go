@@ -23,15 +23,11 @@ import (
 // again: what was acknowledged is there, once; what was refused is not.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	parent, err := os.MkdirTemp("/tmp", "starling-crash-")
-	check(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(parent) })
-	check(t, os.Chmod(parent, 0o755)) //nolint:gosec // the server's user passes through
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	port := listener.Addr().(*net.TCPAddr).Port
 	check(t, listener.Close())
-	config := postgres.Config{Dir: filepath.Join(parent, "pg"), Port: port}
+	config := postgres.Config{Dir: filepath.Join(serverFolder(t), "pg"), Port: port}
 	server := startServer(t, config)
 	dsn := fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", postgres.Superuser, port)
 	check(t, metadata.Migrate(t.Context(), dsn))
@@ -113,6 +109,17 @@ func TestCrash(t *testing.T) {
 	t.Logf("%d acknowledged of %d tried, %d in doubt", acknowledged.Load(), len(fate), doubts)
 }
 
+// serverFolder is a folder for the data of servers, of which nothing is left after the test.
+func serverFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "starling-server-") // TMPDIR may be where the server's user does not get
+	check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	check(t, os.Chmod(dir, 0o755)) //nolint:gosec // the server's user passes through
+	return dir
+}
+
+// startServer starts a server that ends with the test, if it was not killed before.
 func startServer(t *testing.T, config postgres.Config) *postgres.Server {
 	t.Helper()
 	server, err := postgres.Start(t.Context(), config)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -60,8 +61,11 @@ func (e *epochs) ask(ctx context.Context, pg *pgconn.PgConn) error {
 	if err != nil {
 		return fmt.Errorf("ask for the epoch of the server: %w", err)
 	}
-	var epoch int64
-	if _, err := fmt.Sscan(string(results[0].Rows[0][0]), &epoch); err != nil {
+	if len(results[0].Rows) != 1 {
+		return errors.New("ask for the epoch of the server: its table cluster does not have one row")
+	}
+	epoch, err := strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64)
+	if err != nil {
 		return fmt.Errorf("ask for the epoch of the server: %w", err)
 	}
 	pg.CustomData()[epochKey] = epoch

@@ -1,10 +1,8 @@
 package metadata_test
 
 import (
-	"context"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -29,31 +27,16 @@ type pair struct {
 // newPair starts both, with the schema.
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "starling-past-")
-	check(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	check(t, os.Chmod(dir, 0o755)) //nolint:gosec // the server's user passes through
-	start := func(name string, origin *postgres.Origin) *postgres.Server {
-		server, err := postgres.Start(t.Context(), postgres.Config{Dir: filepath.Join(dir, name), Disposable: true, Origin: origin})
-		if errors.Is(err, postgres.ErrNotInstalled) {
-			t.Skip(err)
-		}
-		check(t, err)
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-			defer cancel()
-			if err := server.Stop(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-		return server
-	}
-	p := &pair{old: start("old", nil)}
+	dir := serverFolder(t)
+	p := &pair{old: startServer(t, postgres.Config{Dir: filepath.Join(dir, "old"), Disposable: true})}
 	check(t, metadata.Migrate(t.Context(), p.old.DSN("postgres")))
 	host, port := filepath.Dir(p.old.Socket()), strings.TrimPrefix(filepath.Ext(p.old.Socket()), ".")
-	p.promoted = start("new", &postgres.Origin{Host: host, Port: port, Slot: "one", Name: "standby"})
+	p.promoted = startServer(t, postgres.Config{
+		Dir: filepath.Join(dir, "new"), Disposable: true, Origin: &postgres.Origin{Host: host, Port: port, Slot: "one", Name: "standby"},
+	})
 	p.to.Store(p.old)
 	p.way = &wire{t: t, dial: func() (net.Conn, error) { return net.Dial("unix", p.to.Load().Socket()) }}
+	var err error
 	p.way.listen, err = net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	p.way.done.Add(1)
@@ -213,5 +196,22 @@ func TestNumbersBeforeTheJump(t *testing.T) {
 		if len(told) != 3 {
 			t.Errorf("read %d ways", len(told))
 		}
+	}
+}
+
+// Nobody crashes of a database whose schema was tampered with.
+func TestNoEpoch(t *testing.T) {
+	t.Parallel()
+	dsn := metadatatest.DSN(t)
+	open := func() *metadata.DB {
+		db, err := metadata.Open(t.Context(), metadata.Config{DSN: dsn, AcquireTimeout: time.Second})
+		check(t, err)
+		t.Cleanup(db.Close)
+		return db
+	}
+	_, err := open().Pool().Exec(t.Context(), "delete from cluster")
+	check(t, err)
+	if _, err := open().Epoch(t.Context()); !errors.Is(err, metadata.ErrUnavailable) {
+		t.Errorf("the epoch: %v, want ErrUnavailable", err)
 	}
 }

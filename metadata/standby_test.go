@@ -1,9 +1,6 @@
 package metadata_test
 
 import (
-	"context"
-	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -25,23 +22,8 @@ type deserted struct {
 // newDeserted starts one. prepare is called before commits wait.
 func newDeserted(t *testing.T, prepare func(db *metadata.DB)) *deserted {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "starling-standby-")
-	check(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	check(t, os.Chmod(dir, 0o755)) //nolint:gosec // the server's user passes through
-	server, err := postgres.Start(t.Context(), postgres.Config{
-		Dir: filepath.Join(dir, "pg"), Disposable: true, Settings: map[string]string{"synchronous_commit": "on"},
-	})
-	if errors.Is(err, postgres.ErrNotInstalled) {
-		t.Skip(err)
-	}
-	check(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := server.Stop(ctx); err != nil {
-			t.Error(err)
-		}
+	server := startServer(t, postgres.Config{
+		Dir: filepath.Join(serverFolder(t), "pg"), Disposable: true, Settings: map[string]string{"synchronous_commit": "on"},
 	})
 	dsn := server.DSN("postgres")
 	check(t, metadata.Migrate(t.Context(), dsn))

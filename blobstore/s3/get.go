@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -59,8 +58,11 @@ type reader struct {
 	closed bool
 
 	mu   sync.Mutex   // held while the fields above are used, by a call or by suspend
-	used atomic.Int64 // when the last call ended, in nanoseconds
+	used atomic.Int64 // when the last call ended, in nanoseconds of the clock of answers
 }
+
+// touch notes that a call ends.
+func (r *reader) touch() { r.used.Store(int64(r.s.http.answers.clock())) }
 
 // suspend ends the answer that is being read, unless somebody reads from it now. The
 // next Read asks for the rest.
@@ -106,7 +108,7 @@ func (r *reader) open(ctx context.Context, before int) error {
 		return err
 	}
 	r.body, r.total, r.etag = a.body, a.total, a.etag
-	r.used.Store(time.Now().UnixNano())
+	r.touch()
 	r.s.http.answers.add(r)
 	return nil
 }
@@ -166,7 +168,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer func() { r.used.Store(time.Now().UnixNano()) }()
+	defer r.touch()
 	if r.closed {
 		return 0, fs.ErrClosed
 	}

@@ -14,15 +14,19 @@ const minIdle = 100 * time.Millisecond
 // of readers, each request ends the answer that was left alone the longest. Its reader
 // asks for the rest when he comes back.
 type answers struct {
-	most int // as many as may be open before one is ended
+	most  int       // as many as may be open before one is ended
+	began time.Time // whose clock no one sets
 
 	mu   sync.Mutex
 	open map[*reader]struct{}
 }
 
 func newAnswers(maxConns int) *answers {
-	return &answers{most: max(1, maxConns*3/4), open: make(map[*reader]struct{})}
+	return &answers{most: max(1, maxConns*3/4), began: time.Now(), open: make(map[*reader]struct{})}
 }
+
+// clock is the time since the node began, which goes on whatever happens to the machine's clock.
+func (a *answers) clock() time.Duration { return time.Since(a.began) }
 
 func (a *answers) add(r *reader) {
 	a.mu.Lock()
@@ -51,7 +55,7 @@ func (a *answers) idlest() *reader {
 		return nil
 	}
 	var found *reader
-	since := time.Now().Add(-minIdle).UnixNano()
+	since := int64(a.clock() - minIdle)
 	for r := range a.open {
 		if used := r.used.Load(); used < since {
 			found, since = r, used

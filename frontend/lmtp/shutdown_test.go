@@ -3,14 +3,9 @@ package lmtp
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -81,17 +76,8 @@ func TestShutdownCuts(t *testing.T) {
 // Behind STARTTLS a stop ends what is idle, too.
 func TestShutdownBehindTLS(t *testing.T) {
 	t.Parallel()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"mx.example.org"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	w := newWorld(t)
-	w.servers[0].smtp.TLSConfig = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	w.servers[0].smtp.TLSConfig = certificates(t).TLSConfig()
 	secure := func() *agent {
 		a := w.dial(0)
 		a.say("STARTTLS", "220")
