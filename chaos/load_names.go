@@ -29,6 +29,9 @@ func (n *namer) name() string {
 	return n.space + [...]string{"a", "b", "c", "a/x", "b/x", "c/x"}[n.random.IntN(6)]
 }
 
+// parent is one of those that others go with.
+func (n *namer) parent() string { return n.space + string("abc"[n.random.IntN(3)]) }
+
 func (n *namer) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if n.wire == nil {
@@ -58,6 +61,10 @@ func (n *namer) step() {
 		o.Name, text = "DELETE", "DELETE "+name
 	case what < 55:
 		o.Name, o.Renamed = "RENAME", n.name()
+		if n.random.IntN(4) > 0 {
+			name, o.Renamed = n.parent(), n.parent()
+			o.To = name
+		}
 		if strings.HasPrefix(o.Renamed, name) || strings.HasPrefix(name, o.Renamed) {
 			return
 		}
