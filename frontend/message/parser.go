@@ -386,7 +386,12 @@ func (p *Parser) closeDown(depth int, end int64) {
 				part.Lines--
 			}
 		}
-		if part.kind == kindMultipart && part.Children == 0 {
+		switch {
+		case part.kind != kindMultipart || part.Children > 0:
+		case len(p.s.Parts) >= maxParts-1: // room is left for one part only, which may follow
+			part.kind = kindLeaf
+			part.Type, part.Subtype, part.Params = []byte("application"), []byte("octet-stream"), nil
+		default:
 			part.Children = 1
 			child := Part{HeaderStart: part.BodyStart, BodyStart: part.BodyStart, End: end, Lines: p.lines - e.lines}
 			if end < p.off {

@@ -205,6 +205,8 @@ func TestBounds(t *testing.T) {
 		{"many fields", strings.Repeat("To: a@b\nCc: <@c\nReferences: <d@e>\nX: y\n", mb/8)},
 		{"many continuations", "To: a" + strings.Repeat("\n ,b", mb)},
 		{"many parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\nContent-Type: a/b; name="+strings.Repeat("n", 1000)+"\n\nx\n", 4000)},
+		{"many multiparts without parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\nContent-Type: multipart/x; boundary=c\n\n", 40000)},
+		{"a part, and many multiparts without", "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n" + strings.Repeat("--b\nContent-Type: multipart/x; boundary=c\n\n", 40000)},
 		{"many digests", "Content-Type: multipart/digest; boundary=b\n\n" + strings.Repeat("--b\n\nFrom: a@b\n\nx\n", 40000)},
 		{"many parameters", "Content-Type: a/b" + strings.Repeat(";a*1=b", mb) + "\n\n"},
 		{"deep multiparts", nested.String()},
