@@ -133,6 +133,22 @@ func TestAppendDecoded(t *testing.T) {
 	}
 }
 
+// Words that never end take no more time than others: if each were read on to the end of the
+// value, these would take a quarter of an hour.
+func TestWordsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"", "?="} {
+		in := append(bytes.Repeat([]byte("=?a?zx=?a?q!x"), 8<<20/13), end...)
+		if got := AppendDecoded(nil, in); !bytes.Equal(got, in) {
+			t.Errorf("what ends with %q is decoded", end)
+		}
+	}
+	in := bytes.Repeat([]byte("=?a?q?x"), 8<<20/7)
+	if got := AppendDecoded(nil, in); !bytes.Equal(got, in) {
+		t.Error("what has no end is decoded")
+	}
+}
+
 func FuzzAppendDecoded(f *testing.F) {
 	f.Add([]byte("=?ISO-8859-1?B?SWY=?=\t=?utf-8?Q?=C3?= x"))
 	f.Fuzz(func(t *testing.T, in []byte) {

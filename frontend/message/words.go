@@ -23,6 +23,15 @@ func Fields(header []byte) iter.Seq2[[]byte, []byte] {
 // (RFC 2047) decoded. White space between two of them vanishes; a character that is
 // split between two is put together. What is not valid, or in an unknown charset, stays as it is.
 func AppendDecoded(dst, value []byte) []byte {
+	if !bytes.Contains(value, []byte("=?")) {
+		return append(dst, value...)
+	}
+	// No word ends behind the last "?=". What is there is left alone, or each "=?" would be read on to the end.
+	end := 0
+	if i := bytes.LastIndex(value, []byte("?=")); i >= 0 {
+		end = i + 2
+	}
+	value, tail := value[:end], value[end:]
 	var run wordRun
 	for len(value) > 0 {
 		i := bytes.Index(value, []byte("=?"))
@@ -46,8 +55,8 @@ func AppendDecoded(dst, value []byte) []byte {
 		run.add(w)
 		value = value[i+n:]
 	}
-	dst = run.flush(dst)
-	return append(dst, value...)
+	dst = append(run.flush(dst), value...)
+	return append(dst, tail...)
 }
 
 // word is an encoded word.
