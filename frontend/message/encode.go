@@ -22,7 +22,9 @@ const (
 	dictPlain     = 0
 	dictFirst     = 1
 
-	maxPayload = 1 << 20
+	// maxPayload is more than any has. Of headers 128 KiB are kept of the message's own, and 384 KiB of those of parts,
+	// of which parameters in pieces may take three times as much when they are joined.
+	maxPayload = 2 << 20
 )
 
 // ErrCorrupt says that stored bytes are no summary.

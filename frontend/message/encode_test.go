@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -136,6 +137,43 @@ func TestSummaryConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// The largest summary that a message can have is read: parameters that have to be encoded to be joined take three
+// times their octets, in as many parts as there may be.
+func TestLargestSummary(t *testing.T) {
+	t.Parallel()
+	var in strings.Builder
+	in.WriteString("Content-Type: multipart/mixed; boundary=b\n")
+	for _, name := range []string{"To", "Cc"} {
+		in.WriteString(name + ": " + strings.Repeat("x", 62<<10) + "\n")
+	}
+	for i := range maxParts {
+		piece := ";n*1=\"" + strings.Repeat("%", 465) + "\""
+		if i < 16 {
+			piece = strings.Repeat(piece, 17)
+		}
+		in.WriteString("\n--b\nContent-Type: a/b;n*0*=a" + piece + "\n\nx")
+	}
+	s := parse([]byte(in.String()))
+	if n := len(s.appendPayload(nil)); n < maxPayload/2 || n > maxPayload {
+		t.Errorf("payload of %d octets", n)
+	}
+	stored, err := s.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again Summary
+	if err := again.Unmarshal(stored); err != nil {
+		t.Fatal(err)
+	}
+	if dumpAll(&again) != dumpAll(s) {
+		t.Error("read differs from stored")
+	}
+	plain, err := Decompress(stored)
+	if err != nil || cap(plain) > 2*len(plain) {
+		t.Errorf("decompressed: %v, %d octets take %d", err, len(plain), cap(plain))
+	}
 }
 
 func TestUnmarshalErrors(t *testing.T) {
