@@ -8,7 +8,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/emersion/go-smtp"
 )
+
+// commandRoom is how many octets may come while a command is waited for. Lines of messages are of any
+// length, so that go-smtp's limit for lines, which is one for both, is not used.
+const commandRoom = 256 << 10
 
 // leastRate is how many octets of a message must come in a second, on the average
 // and after the time that every read has.
@@ -77,6 +83,8 @@ type conn struct {
 	began  atomic.Pointer[time.Time] // when the message that comes in did; nil: none does
 	got    atomic.Int64              // octets since then
 	broken atomic.Bool               // it did not come to its end
+	whole  atomic.Bool               // it comes as one piece, with no commands in between
+	beside atomic.Int64              // octets that came since a command was waited for, and were not of a message
 }
 
 // Read implements net.Conn. While a message comes in each read has its own time:
@@ -94,9 +102,12 @@ func (c *conn) Read(p []byte) (int, error) {
 		if next := now.Add(c.conns.timeout); next.Before(end) {
 			end = next
 		}
-		if err := c.SetReadDeadline(end); err != nil {
+		if err := c.wait(end); err != nil {
 			return 0, err
 		}
+	}
+	if c.beside.Load() > commandRoom && !c.whole.Load() {
+		return 0, smtp.ErrTooLongLine
 	}
 	n, err := c.Conn.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -104,13 +115,20 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.giveUp()
 	}
 	c.got.Add(int64(n))
+	c.beside.Add(int64(n))
 	c.conns.metrics.received.Add(float64(n))
 	return n, err
 }
 
-// SetReadDeadline implements net.Conn. Each wait for a command, or for a part of a message, begins
-// with it: on a connection that is to end there is little time, and none outside of a transaction.
+// SetReadDeadline implements net.Conn. Each wait for a command begins with it.
 func (c *conn) SetReadDeadline(t time.Time) error {
+	c.beside.Store(0)
+	return c.wait(t)
+}
+
+// wait sets when a wait for a command, or for a part of a message, ends: on a connection that is to
+// end there is little time, and none outside of a transaction.
+func (c *conn) wait(t time.Time) error {
 	c.conns.mu.Lock()
 	defer c.conns.mu.Unlock()
 	if c.conns.ending {
@@ -168,10 +186,12 @@ func (c *conn) setBusy(busy bool) {
 	defer c.conns.mu.Unlock()
 	c.busy = busy
 	c.began.Store(nil)
+	c.whole.Store(false)
 }
 
-// begin notes that a message comes in from now on.
-func (c *conn) begin() {
+// begin notes that a message comes in from now on, whole or in pieces.
+func (c *conn) begin(whole bool) {
+	c.whole.Store(whole)
 	c.got.Store(0)
 	now := time.Now()
 	c.began.Store(&now)

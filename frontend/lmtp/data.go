@@ -32,10 +32,14 @@ type data struct {
 var errCut = errors.New("message was cut off")
 
 // source is the message as go-smtp gives it; what goes wrong on the connection is errCut.
-type source struct{ io.Reader }
+type source struct {
+	io.Reader
+	conn *conn
+}
 
 func (s source) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
+	s.conn.beside.Add(-int64(n))
 	if err != nil && err != io.EOF && !errors.Is(err, smtp.ErrDataTooLarge) { //nolint:errorlint // as it is
 		err = fmt.Errorf("%w: %w", errCut, err)
 	}

@@ -178,7 +178,7 @@ func TestLeastRate(t *testing.T) {
 				defer near.Close()
 				cs := &conns{timeout: 5 * time.Minute, metrics: newMetrics(nil), open: make(map[*conn]struct{})}
 				server := &conn{Conn: far, conns: cs}
-				server.begin()
+				server.begin(true)
 				var sending sync.WaitGroup
 				defer sending.Wait()
 				sending.Go(func() {

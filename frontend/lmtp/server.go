@@ -86,6 +86,7 @@ func NewServer(cfg Config) *Server {
 	s.TLSConfig = cfg.TLS
 	s.MaxRecipients = cfg.MaxRecipients
 	s.MaxMessageBytes = max(cfg.Store.MaxMessage()-traceRoom, cfg.Store.MaxMessage()/2)
+	s.MaxLineLength = 0 // see commandRoom
 	s.ReadTimeout, s.WriteTimeout = cfg.Timeout, cfg.Timeout
 	s.EnableSMTPUTF8 = true
 	s.ErrorLog = logger{cfg.Log}

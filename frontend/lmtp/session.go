@@ -132,11 +132,14 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 		return s.refuse("DATA", "", errCut)
 	}
 	defer t.close()
-	under(s.conn.Conn()).begin()
+	conn := under(s.conn.Conn())
+	_, pieces := r.(*io.PipeReader) // which is how go-smtp hands over those of BDAT
+	conn.begin(!pieces)
+	r = source{r, conn}
 	defer func() { _, _ = io.Copy(io.Discard, r) }() // an error was told already, or does not matter
 	began := time.Now()
 	ctx, span := s.server.span(s.server.stop, len(t.recipients))
-	data, err := receive(source{r}, len(t.recipients) > 1, s.server.cfg.TempDir)
+	data, err := receive(r, len(t.recipients) > 1, s.server.cfg.TempDir)
 	if err != nil {
 		span.end(err)
 		s.server.metrics.count(resultOf(err), len(t.recipients))
