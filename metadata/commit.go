@@ -209,7 +209,8 @@ type answer struct {
 // ErrNoMailbox if it was deleted, ErrOverQuota, ErrLate, ErrDelivered or
 // ErrSourceGone (a message to be copied has no row any more); in all these
 // cases nothing happened, nor with ErrUnavailable. With ErrInDoubt it may have
-// happened or not.
+// happened or not; if it is an ErrConflict as well, what it was to change was as it would have
+// made it, by itself or by others, who changed the mailbox too: it can be computed anew on what there is.
 //
 // Once begun it does not end with ctx. It ends all the same, by the timeouts
 // of the configuration.

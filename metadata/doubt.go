@@ -23,6 +23,7 @@ const (
 	untouched         // the mailboxes are as they were seen: it did not happen, and still can
 	overtaken         // it did not happen, and another commit did
 	repeated          // it did not happen, and another made the same delivery
+	alike             // what it would have changed is as it would have made it, by itself or by another
 )
 
 // settle ends a commit. If its answer leaves a doubt, it finds out under the
@@ -54,6 +55,8 @@ func (db *DB) settleDoubt(ctx context.Context, p *plan, a answer) (done Committe
 			return p.committed(at), doubtHappened, nil
 		case overtaken:
 			return Committed{}, doubtLost, fmt.Errorf("commit: %w", ErrConflict)
+		case alike:
+			return Committed{}, doubtHappened, fmt.Errorf("commit: %w: %w: %w", ErrConflict, ErrInDoubt, errOthersToo)
 		case repeated:
 			return Committed{}, doubtDuplicate, fmt.Errorf("commit: %w", ErrDelivered)
 		case untouched:
@@ -69,6 +72,9 @@ func (db *DB) settleDoubt(ctx context.Context, p *plan, a answer) (done Committe
 	}
 	return Committed{}, doubtUnknown, fmt.Errorf("commit: %w: %w", ErrInDoubt, errors.Join(ErrUnavailable, a.err))
 }
+
+// errOthersToo says that a commit that was made or not has been followed by others, which the node does not know.
+var errOthersToo = errors.New("others changed the mailbox too")
 
 // errUnconfirmed says that what was seen may be on the primary alone.
 var errUnconfirmed = errors.New("the standby did not confirm")
@@ -235,11 +241,11 @@ where account_id = $1::bigint and digest = $2::bytea`,
 		return lookForCopy(ctx, tx, p, rows[p.Copies[0].To], now)
 	}
 	for _, ch := range p.changes {
-		if v, err := lookAtSlots(ctx, tx, p.Account, ch); v != happened || err != nil {
+		if v, err := lookAtSlots(ctx, tx, p.Account, ch); v != alike || err != nil {
 			return v, now, err
 		}
 	}
-	return happened, now, nil
+	return alike, now, nil
 }
 
 // lookForInsert: a commit is all there or not at all, so one message says it.
@@ -302,8 +308,9 @@ where d.account_id = $1::bigint and d.mailbox_id = $4::bigint and d.uid = $5::bi
 }
 
 // lookAtSlots: a slot that is still older than the commit says that it did not
-// happen. If all are as it made them, what it wanted is there. Otherwise others
-// changed them again, and nothing can be said.
+// happen. If all are as it would have made them, it did, or another did that saw the same
+// mailbox, wanted the same and took the same modseq; that one may have changed more, so the
+// version of this one is nobody's. Otherwise others changed them again, and nothing can be said.
 func lookAtSlots(ctx context.Context, tx pgx.Tx, account AccountID, ch *Change) (verdict, error) {
 	same := true
 	for _, mine := range ch.Chunks {
@@ -337,5 +344,5 @@ where account_id = $1::bigint and mailbox_id = $2::bigint and chunk = $3::int`,
 	if !same {
 		return unknown, nil
 	}
-	return happened, nil
+	return alike, nil
 }

@@ -207,7 +207,7 @@ func (m *metrics) failed(err error) error {
 func classOf(err error) string {
 	var refused *pgconn.PgError
 	switch {
-	case errors.Is(err, ErrExists) || errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrExists) || errors.Is(err, ErrConflict) || errors.Is(err, context.Canceled):
 		return ""
 	case errors.Is(err, ErrInDoubt):
 		return classInDoubt

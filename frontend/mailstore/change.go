@@ -3,6 +3,7 @@ package mailstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -68,7 +69,8 @@ func clip(ranges []metadata.UIDRange, view *Snapshot) []metadata.UIDRange {
 
 type storeOp struct {
 	StoreFlags
-	same   bool // a message has these flags already
+	same   bool     // a message has these flags already
+	tried  []uint32 // UIDs that a try changed which may have happened, rising
 	result Stored
 	err    error
 }
@@ -76,6 +78,9 @@ type storeOp struct {
 func (op *storeOp) kind() kind { return kindStore }
 
 func (op *storeOp) asserts() bool { return op.same }
+
+// doubt: what was changed by the last try, or by others in the same way, is not unchanged for the next.
+func (op *storeOp) doubt() { op.tried = op.result.Changed }
 
 func (op *storeOp) settle(after *Snapshot, err error) {
 	op.result.After, op.err = after, err
@@ -91,6 +96,7 @@ func (op *storeOp) apply(b *build) error {
 			return err
 		}
 	}
+	var doubtful bool
 	var targets []uint32
 	var resized []uint32 // those whose \Deleted changes: their sizes are counted
 	named := op.named(b)
@@ -99,6 +105,9 @@ func (op *storeOp) apply(b *build) error {
 		case !op.View.Slot(uid).Live():
 		case !op.passes(b, uid, slot, named):
 			op.result.Modified = append(op.result.Modified, uid)
+			if _, tried := slices.BinarySearch(op.tried, uid); tried {
+				doubtful = true
+			}
 		default:
 			targets = append(targets, uid)
 			if (op.flags(slot.Flags, named)^slot.Flags)&metadata.Deleted != 0 {
@@ -107,6 +116,9 @@ func (op *storeOp) apply(b *build) error {
 		}
 		return true
 	})
+	if doubtful {
+		return fmt.Errorf("store what must be unchanged: %w: %w", metadata.ErrInDoubt, metadata.ErrUnavailable)
+	}
 	if err := b.need(resized); err != nil {
 		return err
 	}

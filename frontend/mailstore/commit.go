@@ -152,6 +152,9 @@ func (b *box) attempt(ctx context.Context, group *[]*pending) (*Snapshot, error)
 		case errors.Is(err, metadata.ErrConflict):
 			b.store.metrics.conflicts.Inc()
 			b.contested()
+			if errors.Is(err, metadata.ErrInDoubt) {
+				doubted(*group)
+			}
 			err = nil
 		case errors.Is(err, errUnproved):
 			proved, err = b.prove(ctx, *group)
@@ -168,6 +171,17 @@ func (b *box) attempt(ctx context.Context, group *[]*pending) (*Snapshot, error)
 		}
 	}
 	return nil, fmt.Errorf("commit to mailbox %d: %w", b.ref.Mailbox, metadata.ErrUnavailable)
+}
+
+// doubter is an operation that has to know that it may have been done by the last try, when it is tried anew.
+type doubter interface{ doubt() }
+
+func doubted(group []*pending) {
+	for _, p := range group {
+		if d, ok := p.operation.(doubter); ok {
+			d.doubt()
+		}
+	}
 }
 
 // asserter is an operation whose OK may say that something is so which others did. They

@@ -1,6 +1,7 @@
 package mailstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,8 @@ type gate struct {
 	mu    sync.Mutex
 	shut  bool
 	conns map[net.Conn]struct{}
+	lose  string // the next question with this in it is not let through: both sides lose the connection
+	then  func() // before the one who asked knows
 }
 
 func newGate(t *testing.T, dsn string) *gate {
@@ -76,7 +79,7 @@ func (g *gate) serve() {
 			_, _ = io.Copy(to, from)
 			_, _ = to.Close(), from.Close()
 		}
-		g.running.Go(func() { pipe(out, in) })
+		g.running.Go(func() { pipe(losing{out, g}, in) })
 		g.running.Go(func() { pipe(in, out) })
 	}
 }
@@ -90,6 +93,28 @@ func (g *gate) set(shut bool) {
 		_ = c.Close()
 	}
 	clear(g.conns)
+}
+
+// losing is the server's side of a connection.
+type losing struct {
+	net.Conn
+	gate *gate
+}
+
+func (l losing) Write(p []byte) (int, error) {
+	g := l.gate
+	g.mu.Lock()
+	var then func()
+	if g.then != nil && bytes.Contains(p, []byte(g.lose)) {
+		then, g.then = g.then, nil
+	}
+	g.mu.Unlock()
+	if then == nil {
+		return l.Conn.Write(p)
+	}
+	then()
+	_ = l.Conn.Close()
+	return 0, net.ErrClosed
 }
 
 // behind is a node that reaches PostgreSQL through the gate.
