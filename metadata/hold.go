@@ -33,6 +33,22 @@ returning account_id`,
 	return notFound(err, "account %q", name)
 }
 
+// LiftHold lets the collector in again if the account is on hold for this reason; for any other it stays.
+// It reports whether it was. The error is ErrNotFound if there is no such account.
+func (db *DB) LiftHold(ctx context.Context, account AccountID, reason string) (lifted bool, err error) {
+	err = db.writeRow(ctx, "set the hold of an account", `
+with a as (
+  update account
+  set hold = false, hold_reason = null, hold_since = null
+  where account_id = $1::bigint and hold and hold_reason = $2::text
+  returning 1)
+select exists (select 1 from a)
+from account
+where account_id = $1::bigint`,
+		[]any{account, reason}, &lifted)
+	return lifted, notFound(err, "account %x", int64(account))
+}
+
 // Hold reads whether an account is on hold, and why. The error is ErrNotFound if there
 // is no such account.
 func (db *DB) Hold(ctx context.Context, account AccountID) (Hold, error) {

@@ -124,7 +124,16 @@ func TestHold(t *testing.T) {
 				t.Errorf("for %q the account reads %+v, %v", reason, r, err)
 			}
 		}
+		check(t, db.SetHold(ctx, a.Name, "a lawsuit"))
+		for _, reason := range []string{"rebuild", "a lawsuit"} {
+			lifted, err := db.LiftHold(ctx, a.ID, reason)
+			check(t, err)
+			if got, err := db.Hold(ctx, a.ID); err != nil || lifted == got.Held || lifted != (reason == "a lawsuit") {
+				t.Errorf("lifted for %q: %t; %+v, %v", reason, lifted, got, err)
+			}
+		}
 		wantErr(t, errOf(db.Hold(ctx, a.ID+1)), metadata.ErrNotFound)
+		wantErr(t, errOf(db.LiftHold(ctx, a.ID+1, "x")), metadata.ErrNotFound)
 	})
 }
 

@@ -102,10 +102,10 @@ func (r *rebuilder) finish(ctx context.Context, err error) error {
 	if err := r.store.writeList(ctx, r.db, r.account.ID); err != nil || !r.report.Held {
 		return err
 	}
-	if err := r.db.SetHold(ctx, r.account.Name, ""); err != nil {
+	if _, err := r.db.LiftHold(ctx, r.account.ID, rebuildHold); err != nil {
 		return err
 	}
-	r.report.Held = false
+	r.report.Held = false // by the rebuild: an operator may have set another hold meanwhile, which stays
 	return nil
 }
 

@@ -416,6 +416,31 @@ func TestRebuildDamaged(t *testing.T) {
 	}
 }
 
+// A hold that an operator sets while an account is rebuilt outlives the rebuild.
+func TestHoldDuringRebuild(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.node()
+	c.put(x, "INBOX", 1)
+	x.stop()
+	c.lose()
+	var err error
+	if c.account, err = c.still().MakeAccount(t.Context(), c.account.ID, c.account.Name); err != nil {
+		t.Fatal(err)
+	}
+	got := c.rebuilt(c.node(), RebuildOptions{Progress: func(float64) {
+		if err := c.db.SetHold(t.Context(), c.account.Name, "a lawyer's"); err != nil {
+			t.Error(err)
+		}
+	}})
+	if got.Messages != 1 || got.Held {
+		t.Errorf("the rebuild says %+v", got)
+	}
+	if hold, err := c.db.Hold(t.Context(), c.account.ID); err != nil || hold.Reason != "a lawyer's" {
+		t.Errorf("hold %+v, %v", hold, err)
+	}
+}
+
 func (c *cluster) object(key blobstore.Key) []byte {
 	c.t.Helper()
 	r, err := c.blobs.Get(c.t.Context(), key, 0, -1)
