@@ -178,12 +178,20 @@ func accountField(id metadata.AccountID) zap.Field {
 }
 
 // renew makes the claim on an account last longer. Whether it does is not
-// important enough to stop for; that the epoch is another one by now is.
+// important enough to stop for; that the epoch is another one by now is, or that the
+// account is on hold: to delete all its objects can take hours.
 func (c *collector) renew(ctx context.Context, account metadata.AccountID) error {
 	if _, err := c.db.Claim(ctx, metadata.BoxRef{Account: account}, c.owner, collectLease); err != nil {
 		return err
 	}
-	return c.accepted(ctx)
+	if err := c.accepted(ctx); err != nil {
+		return err
+	}
+	h, err := c.db.Hold(ctx, account)
+	if h.Held || errors.Is(err, metadata.ErrNotFound) { // another node has removed it
+		return metadata.ErrHeld
+	}
+	return err
 }
 
 type listDue func(ctx context.Context, account metadata.AccountID, retention time.Duration, after *metadata.Due, limit int) ([]metadata.Due, error)

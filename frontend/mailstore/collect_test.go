@@ -196,3 +196,30 @@ func TestCollectInBackground(t *testing.T) {
 		}
 	}
 }
+
+// A hold ends what is under way: of the objects of a deleted account, which take long to delete, most are left.
+func TestHoldDuringCollect(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, metadata.Quota{})
+	store := s.store(func(c *mailstore.Config) { c.OrphanGrace = 1 })
+	const objects = 2500
+	for range objects {
+		if _, err := s.blobs.Put(t.Context(), blobstore.NewKey(int64(s.account.ID)), strings.NewReader("x"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.db.DeleteAccount(t.Context(), s.account.Name); err != nil {
+		t.Fatal(err)
+	}
+	s.blobs.once = func() {
+		if err := s.db.SetHold(t.Context(), s.account.Name, "a lawsuit"); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := s.collect(store, s.account.ID); got.Failed != 0 || got.Objects == 0 || got.Accounts != 0 {
+		t.Errorf("collected %+v", got)
+	}
+	if left := len(s.blobs.keys(s.account.ID)); left < objects-1000 {
+		t.Errorf("%d of %d objects are left", left, objects)
+	}
+}

@@ -32,6 +32,9 @@ type guard struct {
 	aged    atomic.Bool // everything looks as if it were put long ago
 	away    atomic.Bool // nothing can be deleted
 	deleted atomic.Int64
+
+	once func() // called before the first deletion
+	do   sync.Once
 }
 
 func (g *guard) Delete(ctx context.Context, key blobstore.Key) error {
@@ -43,6 +46,9 @@ func (g *guard) Delete(ctx context.Context, key blobstore.Key) error {
 				g.t.Errorf("object %s is deleted, message %d names it", key, m.UID)
 			}
 		}
+	}
+	if g.once != nil {
+		g.do.Do(g.once)
 	}
 	if g.away.Load() {
 		return blobstore.ErrUnavailable
