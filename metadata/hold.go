@@ -36,7 +36,7 @@ returning account_id`,
 // LiftHold lets the collector in again if the account is on hold for this reason; for any other it stays.
 // It reports whether it was. The error is ErrNotFound if there is no such account.
 func (db *DB) LiftHold(ctx context.Context, account AccountID, reason string) (lifted bool, err error) {
-	err = db.writeRow(ctx, "set the hold of an account", `
+	err = db.writeRow(ctx, "lift the hold of an account", `
 with a as (
   update account
   set hold = false, hold_reason = null, hold_since = null

@@ -33,7 +33,7 @@ var statements = [...]string{
 	"read the number of the schema", "read the objects of an account", "read the settings of the server",
 	"read the usage", "read the version of a mailbox", "read the versions of accounts", "read the versions of mailboxes", "read what is known of objects", "release work", "remove alias",
 	"remove an account", "rename mailbox", "repair a row", "replace chunks that cannot be read", "repair the owners of objects", "repair the quota of an account",
-	"resolve a commit in doubt", "restore mailbox", "set the first limit", "set the hold of", "set the limits of", "set the password of",
+	"resolve a commit in doubt", "restore mailbox", "set the first limit", "set the hold of", "lift the hold of an account", "set the limits of", "set the password of",
 	"set the state of", "set the trace of an account", "take the mailbox into the new epoch",
 	otherStatement,
 }
