@@ -341,6 +341,7 @@ func TestAppend(t *testing.T) {
 	}
 	for _, input := range []string{
 		"a APPEND x y", "a APPEND x (\\Seen {1}", "a APPEND x \"7-Feb-1994\" {1}", "a APPEND x UTF9 (~{1}", "a APPEND x UTF8 ({1}",
+		"a APPEND x \" 1-Jan-0000 00:59:59 +0100\" {1}", "a APPEND x \"31-Dec-9999 23:00:00 -0100\" {1}",
 		"a APPEND x \"07-Feb-1994 24:52:25 -0800\" {1}", "a APPEND x \"07-Feb-1994 21:52:25 0800\" {1}", "a APPEND x \"07-Feb-1994 21:52:25 +0860\" {1}",
 	} {
 		d := newTestDecoder(input + "\r\n")

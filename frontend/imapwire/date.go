@@ -110,7 +110,9 @@ func (d *Decoder) date(day int, month time.Month, year, hour, minute, second int
 	}
 	t := time.Date(year, month, day, hour, minute, min(second, 59), 0, zone)
 	// A leap second is taken for the second before it (RFC 5322 §3.3 allows 60).
-	if t.Day() != day || t.Month() != month || hour > 23 || minute > 59 || second > 60 {
+	// Dates are told in UTC, with four digits for the year.
+	inUTC := t.UTC().Year()
+	if t.Day() != day || t.Month() != month || hour > 23 || minute > 59 || second > 60 || inUTC < 0 || inUTC > 9999 {
 		d.Fail("date out of range")
 		return time.Time{}
 	}
