@@ -17,7 +17,7 @@ type listEntry struct {
 	row        *metadata.Mailbox // nil where there is no mailbox
 	subscribed bool
 	children   bool // there are mailboxes below it
-	below      bool // something that is selected is below it
+	below      bool // something that is selected is below it, and not told of itself
 }
 
 // listTree is the names of an account, those of missing levels included.
@@ -133,14 +133,18 @@ func (q *listQuery) isSelective() bool { return q.sel.Subscribed || q.sel.Specia
 
 // run yields what the client is told, each name once.
 func (q *listQuery) run(t *listTree, yield func(*listEntry, *imapwire.Listing)) {
-	if q.sel.RecursiveMatch {
-		t.mark(q.selects)
+	if q.sel.RecursiveMatch { // of what is told of itself nothing need be told above it (RFC 5258 §3.5)
+		t.mark(func(e *listEntry) bool { return q.selects(e) && !q.matches(e.name) })
 	}
 	for _, e := range t.sorted() {
 		if q.shows(e) {
 			yield(e, q.listing(e))
 		}
 	}
+}
+
+func (q *listQuery) matches(name string) bool {
+	return slices.ContainsFunc(q.patterns, func(p listPattern) bool { return p.matches(name) })
 }
 
 func (q *listQuery) shows(e *listEntry) bool {
