@@ -126,8 +126,11 @@ func notFound(err error, format string, args ...any) error {
 	return err
 }
 
-// CreateTenant makes a tenant. The error is ErrExists if the name is taken.
+// CreateTenant makes a tenant. The error is ErrExists if the name is taken, ErrName if it cannot be one.
 func (db *DB) CreateTenant(ctx context.Context, name string) (Tenant, error) {
+	if err := checkName(name); err != nil {
+		return Tenant{}, fmt.Errorf("create tenant: %w", err)
+	}
 	t := Tenant{ID: TenantID(random63()), Name: name}
 	err := db.writeRow(ctx, fmt.Sprintf("create tenant %q", name), `
 insert into tenant (id, name)
@@ -181,8 +184,11 @@ func refusal(what string, err error, found, used bool) error {
 }
 
 // CreateDomain gives a tenant a mail domain. The error is ErrNotFound if there
-// is no such tenant, ErrExists if somebody has the domain.
+// is no such tenant, ErrExists if somebody has the domain, ErrName if it is none.
 func (db *DB) CreateDomain(ctx context.Context, tenant, domain string) (Domain, error) {
+	if err := checkDomain(domain); err != nil {
+		return Domain{}, fmt.Errorf("create domain: %w", err)
+	}
 	d := Domain{Name: strings.ToLower(domain), Tenant: tenant}
 	err := db.writeRow(ctx, fmt.Sprintf("create domain %q", domain), `
 insert into domain (name, tenant_id)
@@ -234,8 +240,11 @@ func domainOf(address string) string { return address[strings.LastIndexByte(addr
 
 // CreateAccount makes an account with its mailboxes, all or nothing. The error
 // is ErrNotFound if there is no such domain, ErrExists if the address, or the id,
-// is taken.
+// is taken, ErrName if it is no address.
 func (db *DB) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
+	if err := checkAddress(n.Name); err != nil {
+		return Account{}, fmt.Errorf("create account: %w", err)
+	}
 	a := Account{ID: cmp.Or(n.ID, AccountID(random63())), Name: strings.ToLower(n.Name), State: Active, AuthVersion: 1, Limits: n.Limits}
 	boxes := append([]NewMailbox{{Name: "INBOX", Subscribed: true}}, n.Mailboxes...)
 	names, uses, subscribed, stamps := make([]string, len(boxes)), make([]string, len(boxes)), make([]bool, len(boxes)), make([]int64, len(boxes))
@@ -370,8 +379,11 @@ returning account_id, listseq, auth_version, state, trace_until`,
 
 // AddAlias gives an account a further address. The error is ErrNotFound if
 // there is no such account or the address's domain is not of its tenant,
-// ErrExists if the address is taken.
+// ErrExists if the address is taken, ErrName if it is none.
 func (db *DB) AddAlias(ctx context.Context, name, alias string) error {
+	if err := checkAddress(alias); err != nil {
+		return fmt.Errorf("add alias: %w", err)
+	}
 	var id AccountID
 	alias = strings.ToLower(alias)
 	err := db.writeRow(ctx, fmt.Sprintf("add alias %q", alias), `

@@ -202,6 +202,8 @@ func newAccountPasswd() *cobra.Command {
 func newAccountQuota() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "quota ADDRESS", Short: "Set the limits of an account; mail above them stays", Args: cobra.ExactArgs(1),
+		Long: "Set the limits of an account; mail above them stays. A limit that is not given stays as\n" +
+			"it is, 0 takes it away. starling account list shows limits.",
 	}
 	quota := quotaFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -209,7 +211,21 @@ func newAccountQuota() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		octets, messages := cmd.Flags().Changed("quota-bytes"), cmd.Flags().Changed("quota-messages")
+		if !octets && !messages {
+			return usageError{errors.New("--quota-bytes, --quota-messages or both must be given")}
+		}
 		return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
+			before, err := db.Login(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if !octets {
+				limits.Bytes = before.Limits.Bytes
+			}
+			if !messages {
+				limits.Messages = before.Limits.Messages
+			}
 			return db.SetLimits(ctx, args[0], limits)
 		})
 	}
@@ -233,6 +249,9 @@ func newAccountAlias() *cobra.Command {
 			Use: "list ADDRESS", Short: "List the account's aliases", Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
+					if _, err := db.Login(ctx, args[0]); err != nil {
+						return err
+					}
 					aliases, err := db.Aliases(ctx, args[0])
 					for _, a := range aliases {
 						cmd.Println(a)
@@ -281,6 +300,9 @@ func newAccountDelete() *cobra.Command {
 func deleteAccount(ctx context.Context, cmd *cobra.Command, db *metadata.DB, name string) error {
 	deleting := db.DeleteAccount(ctx, name)
 	a, err := db.Login(ctx, name)
+	if errors.Is(err, metadata.ErrNotFound) && deleting != nil {
+		return deleting
+	}
 	if err != nil {
 		return errors.Join(deleting, err)
 	}

@@ -78,6 +78,16 @@ func TestTenantsAndDomains(t *testing.T) {
 	s.says("acme.example\tacme\nother.example\tother\n", "", "domain", "list")
 	s.says("other.example\tother\n", "", "domain", "list", "--tenant", "other")
 	s.bad(1, "has domains", "", "tenant", "delete", "acme") // it has a domain
+	s.good("x\n", "account", "add", "ann@other.example")
+	s.bad(1, "domain other.example has accounts", "", "domain", "delete", "other.example")
+	for _, name := range []string{"", "a\nb", " a", "\xff"} {
+		s.bad(1, "not a possible name", "", "tenant", "add", name)
+		s.bad(1, "not a possible name", "", "domain", "add", name, "--tenant", "acme")
+	}
+	for _, name := range []string{"a b.example", "a@b.example", "a..example", "example."} {
+		s.bad(1, "not a possible name", "", "domain", "add", name, "--tenant", "acme")
+	}
+	s.says("acme\nother\n", "", "tenant", "list")
 	s.good("", "domain", "delete", "acme.example")
 	s.bad(1, "not found", "", "domain", "delete", "acme.example")
 	s.good("", "tenant", "delete", "acme")
@@ -93,6 +103,10 @@ func TestAccounts(t *testing.T) {
 	s.says("account ann@acme.example added\n", "secret one\n", "account", "add", "Ann@Acme.Example", "--quota-bytes", "10M", "--quota-messages", "5")
 	s.bad(1, "already exists", "x\n", "account", "add", ann)
 	s.bad(1, "not found", "x\n", "account", "add", "ann@nowhere.example")
+	for _, name := range []string{"", "acme.example", "@acme.example", "ann\n@acme.example"} {
+		s.bad(1, "not a possible name", "x\n", "account", "add", name)
+		s.bad(1, "not a possible name", "", "account", "alias", "add", ann, name)
+	}
 	s.bad(2, "no password was given", "", "account", "add", "bea@acme.example")
 	s.bad(2, "is not a size", "x\n", "account", "add", "bea@acme.example", "--quota-bytes", "lots")
 	s.bad(2, "negative", "x\n", "account", "add", "bea@acme.example", "--quota-messages", "-1")
@@ -134,6 +148,11 @@ func TestAccounts(t *testing.T) {
 	s.bad(2, "no password was given", "\n", "account", "passwd", ann)
 
 	s.good("", "account", "quota", ann, "--quota-bytes", "1G")
+	if got := login(ann).Account.Limits; got != (metadata.Quota{Bytes: 1 << 30, Messages: 5}) {
+		t.Errorf("limits %+v", got)
+	}
+	s.bad(2, "--quota-bytes, --quota-messages or both", "", "account", "quota", ann)
+	s.good("", "account", "quota", ann, "--quota-messages", "0")
 	if got := login(ann).Account.Limits; got != (metadata.Quota{Bytes: 1 << 30}) {
 		t.Errorf("limits %+v", got)
 	}
@@ -164,6 +183,7 @@ func testAliases(s *shell, ann string) {
 	s.good("", "account", "alias", "remove", ann, "info@acme.example")
 	s.bad(1, "not found", "", "account", "alias", "remove", ann, "info@acme.example")
 	s.says("sales@acme.example\n", "", "account", "alias", "list", ann)
+	s.bad(1, "not found", "", "account", "alias", "list", "nobody@acme.example")
 }
 
 // What is wrong with the command line or the settings is status 2; what fails is 1.
@@ -171,6 +191,12 @@ func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	s := &shell{t: t, dsn: "postgres://127.0.0.1:1/none?connect_timeout=1"}
 	s.bad(2, "unknown command", "", "fly")
+	for _, group := range [][]string{{"account"}, {"account", "alias"}, {"domain"}, {"tenant"}, {"epoch"}} {
+		s.bad(2, "unknown command", "", append(group, "fly")...)
+	}
+	if out := s.good("", "account"); !strings.Contains(out, "passwd") {
+		t.Errorf("account alone says %q", out)
+	}
 	s.bad(2, "unknown flag", "", "serve", "--fly")
 	s.bad(2, "", "", "tenant", "add")
 	s.bad(2, "nats.urls: is not set", "", "serve")
@@ -200,4 +226,26 @@ func TestConfigFlag(t *testing.T) {
 		t.Fatalf("status %d: %s%s", status, stdout, stderr)
 	}
 	s.says("filed\n", "", "tenant", "list")
+}
+
+// A command that works on what is kept refuses the settings that a node refuses: on another store, or with another
+// idea of what an orphan is, it would do harm.
+func TestCommandsLookAtSettings(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]string{
+		"STARLING_BLOBS_DISK=/var/mail":     "blobs.disk: is set beside blobs.s3",
+		"STARLING_MAIL_ORPHAN_GRACE=1s":     "mail.orphan_grace: is 1s",
+		"STARLING_MAIL_RETENTION=-1h":       "mail.retention: is -1h",
+		"STARLING_NATS_URLS=localhost":      "nats.urls: ",
+		"STARLING_POSTGRES_MAX_CONNS=99999": "postgres.max_conns: is 99999",
+	} {
+		for _, command := range [][]string{{"gc"}, {"check"}, {"rebuild", "--list"}, {"undelete", "ann@acme.example"}, {"account", "show", "ann@acme.example"}} {
+			_, stderr, status := run(t, invocation{args: command, env: []string{
+				"STARLING_POSTGRES_DSN=postgres://127.0.0.1:1/none", "STARLING_BLOBS_S3_ENDPOINT=http://127.0.0.1:1", "STARLING_BLOBS_S3_BUCKET=mail", setting,
+			}})
+			if status != 2 || !strings.Contains(stderr, want) {
+				t.Errorf("%v with %s: status %d, %q; want 2, %q", command, setting, status, stderr, want)
+			}
+		}
+	}
 }

@@ -108,7 +108,7 @@ func TestDeleteTenant(t *testing.T) {
 			m.later()
 			m.does("1 deleted accounts removed", "gc")
 			m.does("left\tnothing: no row, and no object below the prefix", "account", "show", ids[ann])
-			m.bad(1, "not found", "", "account", "quota", ann)
+			m.bad(1, "not found", "", "account", "quota", ann, "--quota-bytes", "1G")
 			m.does("rows\t3 messages, 7 mailboxes", "account", "show", ids[bea]) // the hold wins
 
 			m.says("accounts of acme still to be removed by the collector: 1, of which on hold: 1\n", "", "tenant", "delete", "acme", "--with-accounts", "--yes")

@@ -80,5 +80,20 @@ func newRoot() *cobra.Command {
 		newServe(), newDev(), newMigrate(), newHealth(), newConfigCmd(), newVersion(),
 		newTenant(), newDomain(), newAccount(), newImport(), newGC(), newUndelete(), newEpoch(), newCheck(), newRebuild(),
 	)
+	for _, c := range root.Commands() {
+		group(c)
+	}
 	return root
+}
+
+// group has a command that is nothing but a name for others refuse what none of them is called: cobra
+// would print its help, and call that a success.
+func group(cmd *cobra.Command) {
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.Args, cmd.DisableFlagsInUseLine = cobra.NoArgs, true
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	for _, c := range cmd.Commands() {
+		group(c)
+	}
 }

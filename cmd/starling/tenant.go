@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -76,7 +77,11 @@ func newDomain() *cobra.Command {
 		Use: "delete DOMAIN", Short: "Delete a domain that has no accounts", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withDB(cmd, func(ctx context.Context, db *metadata.DB) error {
-				return db.DeleteDomain(ctx, args[0])
+				err := db.DeleteDomain(ctx, args[0])
+				if errors.Is(err, metadata.ErrHasChildren) {
+					return fmt.Errorf("domain %s has accounts, or accounts have aliases in it", args[0])
+				}
+				return err
 			})
 		},
 	})

@@ -167,7 +167,7 @@ func TestUndeleteOverQuota(t *testing.T) {
 			t.Errorf("status %d, %q is missing in\n%s", status, want, out)
 		}
 	}
-	c.good("", "account", "quota", testUser)
+	c.good("", "account", "quota", testUser, "--quota-messages", "0")
 	c.good(`"Old" with 4 messages`, "undelete", testUser)
 	c.good("Nothing is there", "undelete", testUser)
 }
