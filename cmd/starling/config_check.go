@@ -110,6 +110,9 @@ func decodeErrors(err error) error {
 func (c *Config) validate() error {
 	v := &problems{}
 	c.checkStores(v)
+	if len(c.NATS.URLs) == 0 {
+		v.wrong("nats.urls", "is not set; give the servers of the NATS cluster, such as nats://nats:4222")
+	}
 	c.checkListeners(v)
 	c.checkTLS(v)
 	c.checkMail(v)
@@ -126,7 +129,7 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// validateStores is validate for a command that serves nobody.
+// validateStores is validate for a command that serves nobody, and goes without NATS.
 func (c *Config) validateStores() error {
 	v := &problems{}
 	c.checkStores(v)
@@ -184,12 +187,33 @@ func (p *problems) networks(key string, networks []string) {
 	}
 }
 
+// file says that what is named there must be a file.
+func (p *problems) file(key, path string) {
+	if path == "" {
+		return
+	}
+	if info, err := os.Stat(path); err != nil {
+		p.wrong(key, "%v", err)
+	} else if info.IsDir() {
+		p.wrong(key, "%q is a folder; want a file", path)
+	}
+}
+
+// folder says that there must be a folder.
+func (p *problems) folder(key, path string) {
+	if info, err := os.Stat(path); err != nil {
+		p.wrong(key, "%v", err)
+	} else if !info.IsDir() {
+		p.wrong(key, "%q is no folder", path)
+	}
+}
+
 func (c *Config) checkStores(v *problems) {
 	if _, err := c.Postgres.dsn(); err != nil {
 		v.errs = append(v.errs, err)
 	}
-	if c.Postgres.MaxConns < 3 {
-		v.wrong("postgres.max_conns", "is %d; want at least 3", c.Postgres.MaxConns)
+	if n := c.Postgres.MaxConns; n < 3 || n > 10_000 {
+		v.wrong("postgres.max_conns", "is %d; want 3 to 10000", n)
 	}
 	v.oneOf("postgres.query_mode", c.Postgres.QueryMode, "cache_statement", "cache_describe", "exec")
 	switch s3 := c.Blobs.S3 != (S3Config{}); {
@@ -203,17 +227,23 @@ func (c *Config) checkStores(v *problems) {
 		}
 	}
 	c.checkCache(v)
-	if len(c.NATS.URLs) == 0 {
-		v.wrong("nats.urls", "is not set; give the servers of the NATS cluster, such as nats://nats:4222")
-	}
+	c.checkNATS(v)
+}
+
+func (c *Config) checkNATS(v *problems) {
 	for _, server := range c.NATS.URLs {
-		if u, err := url.Parse(server); err != nil || u.Host == "" || u.Scheme == "" {
+		if u, err := url.Parse(server); err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			if at := strings.LastIndexByte(server, '@'); at >= 0 {
 				server = "…" + server[at:] // a password may stand before it
 			}
 			v.wrong("nats.urls", "%q is no URL of a server; want one such as nats://nats:4222", server)
 		}
 	}
+	v.file("nats.credentials", c.NATS.Credentials)
+	v.file("nats.nkey", c.NATS.Nkey)
+	v.file("nats.ca_file", c.NATS.CA)
+	v.file("nats.cert", c.NATS.Cert)
+	v.file("nats.key", c.NATS.Key)
 }
 
 func (c *Config) checkCache(v *problems) {
@@ -271,11 +301,7 @@ func (c *Config) checkTLS(v *problems) {
 		v.wrong("imap.listen_tls", "needs tls.cert and tls.key, or tls.folders; or set it to []")
 	}
 	for _, folder := range c.TLS.Folders {
-		if info, err := os.Stat(folder); err != nil {
-			v.wrong("tls.folders", "%v", err)
-		} else if !info.IsDir() {
-			v.wrong("tls.folders", "%q is no folder", folder)
-		}
+		v.folder("tls.folders", folder)
 	}
 }
 
@@ -300,6 +326,9 @@ func (c *Config) checkMail(v *problems) {
 	v.atLeast("mail.sweep", c.Mail.Sweep, time.Second, "")
 	if c.Mail.Collect >= 0 {
 		v.atLeast("mail.collect", c.Mail.Collect, time.Second, "; or negative for never")
+	}
+	if c.Mail.TempDir != "" { // large messages would be refused, and no others
+		v.folder("mail.temp_dir", c.Mail.TempDir)
 	}
 	c.checkMemory(v, debug.SetMemoryLimit(-1))
 }

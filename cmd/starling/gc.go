@@ -105,6 +105,9 @@ func withStores(cmd *cobra.Command, do func(context.Context, *node) error) (err 
 	if err != nil {
 		return err
 	}
+	if err := cfg.validateStores(); err != nil {
+		return err
+	}
 	log, err := newLogger(LogConfig{Level: "warn", Format: "console"})
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func (n *node) openAdmin(ctx context.Context) error {
 		serving.Wait()
 	})
 	for _, address := range n.cfg.Admin.Listen {
-		socket, err := openSocket(ctx, "HTTP", address)
+		socket, err := openSocket(ctx, "admin.listen", address)
 		if err != nil {
 			return err
 		}

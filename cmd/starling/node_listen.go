@@ -137,30 +137,30 @@ func (n *node) listen(ctx context.Context) error {
 	})
 	lmtpLimits := listen.NewLimits(listen.LimitsConfig{Connections: n.cfg.LMTP.MaxConnections})
 	for _, l := range []struct {
-		what      string
+		what, key string
 		addresses []string
 		config    listen.Config
 		serve     func(net.Listener) error
 	}{
 		{
-			"IMAP", n.cfg.IMAP.Listen,
+			"IMAP", "imap.listen", n.cfg.IMAP.Listen,
 			listen.Config{Name: "imap", Limits: imapLimits, Refusal: imapRefusal, ProxyNetworks: imapProxies},
 			func(l net.Listener) error { return n.imap.Serve(l, false) },
 		},
 		{
-			"IMAPS", n.cfg.IMAP.ListenTLS,
+			"IMAPS", "imap.listen_tls", n.cfg.IMAP.ListenTLS,
 			listen.Config{Name: "imaps", Limits: imapLimits, ProxyNetworks: imapProxies},
 			func(l net.Listener) error { return n.imap.Serve(l, true) },
 		},
 		{
-			"LMTP", n.cfg.LMTP.Listen,
+			"LMTP", "lmtp.listen", n.cfg.LMTP.Listen,
 			listen.Config{Name: "lmtp", Limits: lmtpLimits, Refusal: lmtpRefusal, ProxyNetworks: lmtpProxies},
 			n.lmtp.Serve,
 		},
 	} {
 		l.config.Metrics, l.config.Log = n.figures, n.log
 		for _, address := range l.addresses {
-			socket, err := openSocket(ctx, l.what, address)
+			socket, err := openSocket(ctx, l.key, address)
 			if err != nil {
 				return err
 			}
@@ -174,11 +174,11 @@ func (n *node) listen(ctx context.Context) error {
 // IDLE more often than IMAP's own signs of life do.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 4}
 
-func openSocket(ctx context.Context, what, address string) (net.Listener, error) {
+func openSocket(ctx context.Context, key, address string) (net.Listener, error) {
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	socket, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen for %s: %w", what, err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return socket, nil
 }

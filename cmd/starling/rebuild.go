@@ -128,7 +128,7 @@ func (o *rebuildOptions) run(ctx context.Context, n *node, out io.Writer) error 
 		progress.done()
 	}
 	progress.finish(err == nil)
-	o.summary(n, out, account, &report)
+	o.summary(n, out, account, &report, err == nil)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,13 @@ func (o *rebuildOptions) account(ctx context.Context, n *node, out io.Writer) (m
 			o.address, other.Name, accountHex(other.ID))
 	case !errors.Is(err, metadata.ErrNotFound):
 		return metadata.Account{}, err
-	case o.DryRun:
+	}
+	if was == "" {
+		if err := anyObject(ctx, n.blobs, metadata.AccountID(id)); err != nil {
+			return metadata.Account{}, err
+		}
+	}
+	if o.DryRun {
 		return metadata.Account{ID: metadata.AccountID(id), Name: o.address}, nil
 	}
 	a, err = n.store.MakeAccount(ctx, metadata.AccountID(id), o.address)
@@ -182,6 +188,18 @@ func (o *rebuildOptions) account(ctx context.Context, n *node, out io.Writer) (m
 	return a, err
 }
 
+// anyObject is nil if the account has an object in the bucket: by a wrong id an account would be made that
+// keeps the address from the right one.
+func anyObject(ctx context.Context, blobs blobstore.Store, id metadata.AccountID) error {
+	for _, err := range blobs.List(ctx, blobstore.AccountPrefix(int64(id)), "") {
+		if err != nil {
+			return fmt.Errorf("look for objects of the account %s: %w", accountHex(id), err)
+		}
+		return nil
+	}
+	return fmt.Errorf("the bucket has no object of an account %s: --list shows those that it has", accountHex(id))
+}
+
 // object writes a line of JSON. What is written are numbers and strings, which can be.
 func (o *rebuildOptions) object(n *node, out io.Writer, v any) {
 	if err := json.NewEncoder(out).Encode(v); err != nil {
@@ -189,7 +207,8 @@ func (o *rebuildOptions) object(n *node, out io.Writer, v any) {
 	}
 }
 
-func (o *rebuildOptions) summary(n *node, out io.Writer, account metadata.Account, r *mailstore.RebuildReport) {
+// summary says what came of it; whole, that it came to its end.
+func (o *rebuildOptions) summary(n *node, out io.Writer, account metadata.Account, r *mailstore.RebuildReport, whole bool) {
 	if o.json {
 		o.object(n, out, struct {
 			Account string                   `json:"account"`
@@ -226,7 +245,7 @@ func (o *rebuildOptions) summary(n *node, out io.Writer, account metadata.Accoun
 	}
 	if r.Messages > 0 {
 		fmt.Fprintln(out, "Flags, copies, moves and expunges since their delivery are not known.")
-	} else if r.Young == 0 {
+	} else if whole && r.Young == 0 {
 		fmt.Fprintln(out, "There is nothing to be brought back.")
 	}
 	if r.Held {

@@ -2,7 +2,10 @@ package main_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -181,6 +184,7 @@ func TestRebuildRefuses(t *testing.T) {
 		{1, "is an address of the account bob@example.org", []string{"bob@example.org", "--from", "000000000000000a"}},
 		{1, "not found", []string{"dora@example.org"}},
 		{1, "is being deleted", []string{"carol@example.org"}},
+		{1, "no object of an account 000000000000000a", []string{"dora@example.org", "--from", "000000000000000a"}},
 		{2, "16 hex digits", []string{"dora@example.org", "--from", "a"}},
 		{2, "16 hex digits", []string{"dora@example.org", "--from", "0000000000000000"}},
 		{2, "an account's address", nil},
@@ -204,5 +208,15 @@ func TestRebuildRefuses(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(stdout), &o); err != nil || status != 0 || o.Account != "alice@example.org" || o.Summary == nil {
 		t.Errorf("in JSON it says %q, status %d, %v", stdout, status, err)
+	}
+	list := filepath.Join(blobs, id, "mailboxes")
+	if err := errors.Join(os.Remove(list), os.Mkdir(list, 0o700)); err != nil { // it cannot be read
+		t.Fatal(err)
+	}
+	stdout, stderr, status := run(t, invocation{
+		args: []string{"rebuild", "alice@example.org"}, env: []string{"STARLING_POSTGRES_DSN=" + s.dsn, "STARLING_BLOBS_DISK=" + blobs},
+	})
+	if status != 1 || strings.Contains(stdout, "nothing to be brought back") || !strings.Contains(stderr, "mailboxes") {
+		t.Errorf("a rebuild that failed says %q and %q, status %d", stdout, stderr, status)
 	}
 }

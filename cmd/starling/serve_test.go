@@ -142,11 +142,11 @@ func TestServeRefuses(t *testing.T) {
 		status    int
 		want, env string
 	}{
-		{1, "listen for IMAP: listen tcp " + taken, "STARLING_IMAP_LISTEN=" + taken},
+		{1, "imap.listen: listen tcp " + taken, "STARLING_IMAP_LISTEN=" + taken},
 		{2, "tls: ", "STARLING_TLS_CERT=" + filepath.Join(t.TempDir(), "none.pem")},
 		{2, "log.level: ", "STARLING_LOG_LEVEL=loud"},
 		{2, "postgres.dsn: ", "STARLING_POSTGRES_DSN=postgres://127.0.0.1:port/none"},
-		{1, "listen for HTTP: listen tcp " + taken, "STARLING_ADMIN_LISTEN=" + taken},
+		{1, "admin.listen: listen tcp " + taken, "STARLING_ADMIN_LISTEN=" + taken},
 		{1, "blobs.disk: ", "STARLING_BLOBS_DISK=" + write(t, importOne, "a file", t.TempDir(), "file") + "/blobs"},
 	} {
 		_, stderr, status := run(t, invocation{args: []string{"serve"}, env: append(append([]string{}, c.env...), test.env)})
