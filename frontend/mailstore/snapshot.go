@@ -187,10 +187,11 @@ func (s *Snapshot) slots(first, last uint32, want func(metadata.Slot) bool) iter
 }
 
 // ChangedSince yields the live messages whose modseq is above since. It yields all if
-// since was given out by a database that lost commits: what they changed is as
-// it was before, and its modseqs do not show that.
+// since was given out by a database that lost commits, or before it did: what they changed is as
+// it was before, and its modseqs do not show that. A client may have been told of it by commands that were
+// never answered, and then names an older modseq.
 func (s *Snapshot) ChangedSince(since int64) iter.Seq2[uint32, metadata.Slot] {
-	if s.lost(since) {
+	if s.lost(since) || s.jumped(since) {
 		since = 0
 	}
 	return func(yield func(uint32, metadata.Slot) bool) {
@@ -237,10 +238,11 @@ func (s *Snapshot) Remembers(since int64) bool {
 	return since >= s.row.Horizon && !s.lost(since)
 }
 
-// lost says that a database may have given out modseq for a commit that it lost.
+// lost says that a database may have given out modseq for a commit that it lost. Where it jumped from the first
+// modseq of an epoch, that may be of a jump that was lost itself, and so from what nobody knows any more.
 func (s *Snapshot) lost(modseq int64) bool {
 	for _, jump := range s.row.Jumps {
-		if modseq > jump && modseq < nextEpoch(jump) {
+		if (modseq > jump || modseq == jump && jump%epochSpan == 0) && modseq < nextEpoch(jump) {
 			return true
 		}
 	}

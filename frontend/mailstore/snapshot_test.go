@@ -177,8 +177,8 @@ func TestVanishedSince(t *testing.T) {
 	}
 }
 
-// A modseq of a commit that was lost proves nothing: all is told again. One of before does, but that the numbers
-// that were lost are gone is told all the same.
+// A modseq of a commit that was lost proves nothing: all is told again. With one of before so are all flags, and that
+// the numbers that were lost are gone: who names it may have been told of more.
 func TestSinceALostCommit(t *testing.T) {
 	t.Parallel()
 	m := &model{slots: make([]metadata.Slot, 9)}
@@ -196,8 +196,8 @@ func TestSinceALostCommit(t *testing.T) {
 		changed []uint32
 		gone    []metadata.UIDRange
 	}{
-		{1, []uint32{3, 7}, []metadata.UIDRange{{First: 2, Last: 2}, {First: 4, Last: 6}, {First: 8, Last: 8}}},
-		{3, []uint32{7}, []metadata.UIDRange{{First: 4, Last: 6}, {First: 8, Last: 8}}},
+		{1, []uint32{1, 3, 7}, []metadata.UIDRange{{First: 2, Last: 2}, {First: 4, Last: 6}, {First: 8, Last: 8}}},
+		{3, []uint32{1, 3, 7}, []metadata.UIDRange{{First: 4, Last: 6}, {First: 8, Last: 8}}},
 		{4, []uint32{1, 3, 7}, []metadata.UIDRange{{First: 2, Last: 2}, {First: 4, Last: 6}, {First: 8, Last: 8}}},
 		{epochSpan - 1, []uint32{1, 3, 7}, []metadata.UIDRange{{First: 2, Last: 2}, {First: 4, Last: 6}, {First: 8, Last: 8}}},
 		{epochSpan, []uint32{7}, []metadata.UIDRange{{First: 8, Last: 8}}},
@@ -213,9 +213,36 @@ func TestSinceALostCommit(t *testing.T) {
 		view := *s
 		op := &storeOp{StoreFlags: StoreFlags{View: &view, UnchangedSince: &c.since}}
 		passes := op.passes(&build{base: s}, 1, s.Slot(1), 0)
-		if passes != (c.since == 1 || len(c.changed) == 1) {
+		if passes != (c.since <= 3 || len(c.changed) == 1) {
 			t.Errorf("since %d: UNCHANGEDSINCE passes %v", c.since, passes)
 		}
+	}
+}
+
+// Of two failovers in a row the second lost the jump that the first had made: who was told of no more than that jump
+// knows of commits that are lost.
+func TestSinceALostJump(t *testing.T) {
+	t.Parallel()
+	m := &model{slots: make([]metadata.Slot, 4)}
+	for uid := 1; uid <= 3; uid++ {
+		m.slots[uid] = metadata.Slot{ModSeq: int64(uid)}
+	}
+	s := m.snapshot(nil, 2*epochSpan)
+	s.row.Jumps, s.row.UIDNext = []int64{3, epochSpan}, 7
+	for _, since := range []int64{epochSpan, epochSpan + 1} {
+		changed := 0
+		for range s.ChangedSince(since) {
+			changed++
+		}
+		gone := slices.Collect(s.VanishedSince(since, 1, 6))
+		op := &storeOp{StoreFlags: StoreFlags{View: s, UnchangedSince: &since}}
+		if passes := op.passes(&build{base: s}, 1, s.Slot(1), 0); changed != 3 || !slices.Equal(gone, []metadata.UIDRange{{First: 4, Last: 6}}) || passes {
+			t.Errorf("since %d: %d changed, %v gone, UNCHANGEDSINCE passes %t", since, changed, gone, passes)
+		}
+	}
+	now := int64(2 * epochSpan)
+	for range s.ChangedSince(now) {
+		t.Error("who knows of the last jump is told of a change")
 	}
 }
 
