@@ -286,7 +286,7 @@ r as (
 select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
   m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
-  exists (select 1 from v)
+  exists (select 1 from v) and ((select count(*) from a) = 0 or m.id is not null) -- nothing: others were faster to rename or delete it
 from (select 1) one
 left join r m on true`,
 		[]any{account, from, to}, func(rows pgx.Rows) error {
