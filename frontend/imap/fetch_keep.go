@@ -1,6 +1,9 @@
 package imap
 
 import (
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"starling/metadata"
@@ -14,22 +17,73 @@ const keptFor = 30 * time.Second
 // command after the other: its body has read ahead, and needs no row again. A
 // message never changes, so it stays good.
 type kept struct {
-	m      *fetched
-	row    fetchRow
-	has    metadata.Columns
-	closer *time.Timer // gives back what the body holds if no slice is asked for in time
+	m     *fetched
+	row   fetchRow
+	has   metadata.Columns
+	on    *shelf
+	timer *time.Timer // gives back what the body holds if no slice is asked for in time
 }
 
-// keep keeps m for the next slice if this one was a slice of a single message. It
-// reports whether it did.
+// shelf has the messages that are kept. Who takes one from it has its body: the session that goes on
+// with it, or who gives back what it holds.
+type shelf struct {
+	mu   sync.Mutex
+	kept map[*kept]struct{}
+}
+
+func (sh *shelf) put(k *kept) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.kept == nil {
+		sh.kept = make(map[*kept]struct{})
+	}
+	sh.kept[k] = struct{}{}
+	k.timer = time.AfterFunc(keptFor, func() { sh.drop(k) })
+}
+
+// take reports whether k was still there.
+func (sh *shelf) take(k *kept) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, there := sh.kept[k]
+	delete(sh.kept, k)
+	k.timer.Stop()
+	return there
+}
+
+// drop gives back what k holds, if nobody has taken it.
+func (sh *shelf) drop(k *kept) {
+	if sh.take(k) {
+		k.m.closeBody()
+	}
+}
+
+// clear drops all.
+func (sh *shelf) clear() {
+	sh.mu.Lock()
+	all := slices.Collect(maps.Keys(sh.kept))
+	sh.mu.Unlock()
+	for _, k := range all {
+		sh.drop(k)
+	}
+}
+
+// keep keeps m for the next slice if this one was a slice of a single message, unless somebody waits for
+// the memory that it holds. It reports whether it did.
 func (f *fetch) keep(m *fetched) bool {
 	if !f.partial || len(f.rows) != 1 || m.body == nil || m.err != nil {
 		return false
 	}
-	v := f.s.view
+	v, on := f.s.view, &f.s.server.shelf
 	v.dropKept()
-	k := &kept{m: m, row: *m.fetchRow, has: f.needs, closer: time.AfterFunc(keptFor, m.closeBody)}
+	k := &kept{m: m, row: *m.fetchRow, has: f.needs, on: on}
 	m.fetchRow = &k.row
+	on.put(k)
+	// Who begins to wait after this clears the shelf, and so finds it there.
+	if f.s.account.ReadIsWaitedFor() {
+		on.drop(k)
+		return true
+	}
 	v.kept = k
 	return true
 }
@@ -54,7 +108,7 @@ func (f *fetch) takeKept(row *fetchRow) *fetched {
 		return nil
 	}
 	v.kept = nil
-	if !k.closer.Stop() {
+	if !k.on.take(k) {
 		return nil // its body is closed already
 	}
 	return k.m
@@ -62,7 +116,7 @@ func (f *fetch) takeKept(row *fetchRow) *fetched {
 
 func (v *view) dropKept() {
 	if v.kept != nil {
-		if v.kept.closer.Stop() {
+		if v.kept.on.take(v.kept) {
 			v.kept.m.giveBack()
 		}
 		v.kept = nil

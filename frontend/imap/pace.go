@@ -68,6 +68,13 @@ func (p *pace) cutIf(lasted time.Duration, socket net.Conn) {
 	}
 }
 
+// giveWay is called when somebody waits for memory, and none is left: it gives back what is held for
+// sessions that only may want it, and that of clients that hold up a command.
+func (srv *Server) giveWay() {
+	srv.shelf.clear()
+	srv.cutStalled()
+}
+
 // cutStalled ends the sessions whose clients hold up a command of theirs. It is called when
 // somebody waits for memory, and none is left: those who read, and those who send, are not
 // to starve for others who do neither; and while the server stops.

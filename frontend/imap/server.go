@@ -80,6 +80,7 @@ type Server struct {
 	stall   time.Duration             // how long a client may hold up a command while others wait for memory
 	looked  atomic.Pointer[time.Time] // when it was last looked who does; nil: never
 	signs   time.Duration             // how often a client hears that its search goes on
+	shelf   shelf                     // messages that are kept between slices
 	count   atomic.Uint64             // of sessions, ever
 
 	refusals *zap.Logger // for commands that are refused for now: overload must not fill the log
@@ -101,7 +102,7 @@ func NewServer(cfg Config) *Server {
 		refusals: sampled(cfg.Log), sessions: make(map[*session]struct{}),
 	}
 	if cfg.Store != nil {
-		cfg.Store.OnShortage(srv.cutStalled)
+		cfg.Store.OnShortage(srv.giveWay)
 	}
 	return srv
 }

@@ -301,6 +301,14 @@ func (s *Store) shortage(int64) bool {
 	return false
 }
 
+// waited reports whether somebody waits for what an account gives back: it itself, or others.
+func (f *budget) waited(id metadata.AccountID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.holders[id]
+	return len(f.turns) > 0 || h != nil && len(h.claims) > 0
+}
+
 func (f *budget) inUse() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -319,6 +327,9 @@ func (a *Account) ReserveRead(ctx context.Context, n int64) error {
 func (a *Account) TryReserveRead(n int64) bool {
 	return a.store.reads.try(a.row.ID, n)
 }
+
+// ReadIsWaitedFor reports whether somebody waits for memory for bodies of which this account has some.
+func (a *Account) ReadIsWaitedFor() bool { return a.store.reads.waited(a.row.ID) }
 
 // AdjustRead notes that what was reserved for bodies has become n octets more, or fewer.
 func (a *Account) AdjustRead(n int64) { a.store.reads.adjust(a.row.ID, n) }
