@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -241,11 +242,14 @@ func (u *Upload) Append(ctx context.Context, delivery *[32]byte) (Appended, erro
 	return Appended{Again: true}, nil
 }
 
+// refusals are the errors of an append that say that it certainly did not happen, and would not now.
+var refusals = [...]error{metadata.ErrDelivered, metadata.ErrOverQuota, metadata.ErrNoMailbox, ErrKeywordLimit, ErrUIDLimit}
+
 // refused has the object of a message deleted that certainly was not taken, as the collector would in
 // time: until then a rebuild would take it for mail that PostgreSQL has forgotten. Where a
 // delivery was made by what was in doubt, a row names it, and the collector leaves it.
 func (u *Upload) refused(ctx context.Context, why error) {
-	if !errors.Is(why, metadata.ErrDelivered) && !errors.Is(why, metadata.ErrOverQuota) && !errors.Is(why, metadata.ErrNoMailbox) {
+	if !slices.ContainsFunc(refusals[:], func(refusal error) bool { return errors.Is(why, refusal) }) {
 		return
 	}
 	if _, err := u.store.db.Doom(ctx, u.account.row.ID, []metadata.ObjectID{metadata.ObjectID(u.object)}); err != nil {

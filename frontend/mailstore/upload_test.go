@@ -57,6 +57,24 @@ func body(t testing.TB, m *client, uid uint32) string {
 	return buf.String()
 }
 
+// The object of a message for whose keyword the mailbox has no room is given up at once, so that no restore brings
+// back what was refused.
+func TestRefusedForItsKeyword(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	n := c.still()
+	var full []string
+	for i := range metadata.MaxKeywords {
+		full = append(full, fmt.Sprintf("k%d", i))
+	}
+	c.append(n, Inbox, mail("1"), full...)
+	_, err := upload(t.Context(), n.Account, Incoming{Mailbox: Inbox, Flags: flagSet("more")}, mail("2"), nil)
+	wantError(t, err, ErrKeywordLimit)
+	if r := c.rebuilt(n, RebuildOptions{}); r.Messages != 0 || r.Doomed != 1 {
+		t.Errorf("a rebuild says %+v", r)
+	}
+}
+
 // A message that is too big is refused before it is read, or as soon as it is,
 // and nothing of it is kept.
 func TestTooBig(t *testing.T) {
