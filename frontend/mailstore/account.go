@@ -170,7 +170,7 @@ func (a *Account) holdAnew(ctx context.Context, name string) (b *box, fresh bool
 		return nil, false, err
 	}
 	ref := metadata.BoxRef{Account: a.row.ID, Mailbox: row.ID}
-	a.store.forsake(ref)
+	a.store.forsake(ref, row.UIDValidity)
 	b, fresh, err = a.store.hold(ctx, ref, &row)
 	if err != nil || fresh || b.current.Load().row.Name == name {
 		return b, fresh, err

@@ -102,8 +102,9 @@ func (a *Account) RestoreMailbox(ctx context.Context, id metadata.MailboxID, nam
 
 // forsake lets go of the box of a mailbox that was deleted, also while sessions have it:
 // if the mailbox is there all the same, it was brought back, and who opens it has to
-// get another box than those who are to hear that it is gone.
-func (s *Store) forsake(ref metadata.BoxRef) {
+// get another box than those who are to hear that it is gone. validity is the UIDVALIDITY that it has: a
+// greater one than the box has says so to a node that heard of nothing.
+func (s *Store) forsake(ref metadata.BoxRef, validity uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.accounts[ref.Account]
@@ -113,6 +114,10 @@ func (s *Store) forsake(ref metadata.BoxRef) {
 	b := r.boxes[ref.Mailbox]
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if cur := b.current.Load(); cur != nil && cur.row.UIDValidity < validity && !b.gone {
+		b.gone = true
+		b.tell()
+	}
 	if !b.gone {
 		return
 	}

@@ -202,3 +202,28 @@ func TestCollectFailover(t *testing.T) {
 		t.Errorf("collected %+v, %v; want %+v", got, err, want)
 	}
 }
+
+// A node that heard neither that a mailbox was deleted nor that it was brought back under another name opens it by that.
+func TestRestoredUnheard(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := newCluster(t, metadata.Quota{})
+	x, deaf, alike := c.still(), c.still(), c.still()
+	c.append(x, "Archive", mail("1"))
+	theirs := c.enter(deaf, "Archive")
+	c.enter(alike, "Archive")
+	gone, err := x.Delete(ctx, "Archive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := x.RestoreMailbox(ctx, gone.ID, "Back"); err != nil {
+		t.Fatal(err)
+	}
+	same(t, c.enter(deaf, "Back").Snapshot(), c.check("Back"))
+	if !theirs.Gone() {
+		t.Error("who had the deleted one open goes on")
+	}
+	if got := c.append(alike, "Back", mail("2")); got.UID != 2 {
+		t.Errorf("appended as %+v", got)
+	}
+}
