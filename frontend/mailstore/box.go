@@ -234,6 +234,9 @@ func (b *box) install(s *Snapshot) {
 			b.tell()
 		}
 		if b.gone || !s.replaces(old) {
+			if b.hinted.in(old) { // as it was when the hint came, or a moment later
+				b.hinted = hint{}
+			}
 			return
 		}
 		s = s.keeping(&old.row)
@@ -247,13 +250,18 @@ func (b *box) install(s *Snapshot) {
 // causedBy gives s the cause that a hint told of, if s has that change; mu is held.
 func (b *box) causedBy(s *Snapshot) {
 	h := b.hinted
-	if s.row.Epoch < h.epoch || s.row.Epoch == h.epoch && s.row.ModSeq < h.modseq {
+	if !h.in(s) {
 		return
 	}
 	b.hinted = hint{}
 	if s.cause.At.IsZero() {
 		s.cause = h.cause
 	}
+}
+
+// in says whether s has what was told of.
+func (h hint) in(s *Snapshot) bool {
+	return s.row.Epoch > h.epoch || s.row.Epoch == h.epoch && s.row.ModSeq >= h.modseq
 }
 
 // told notes a hint whose change is to be read. Of several that wait for the same

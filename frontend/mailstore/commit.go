@@ -368,7 +368,7 @@ func (b *box) quieter(alone bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if alone {
-		b.contest--
+		b.contest = max(0, b.contest-1) // of two mailboxes the other may be the contested one
 	} else {
 		b.contest = contestLength
 	}

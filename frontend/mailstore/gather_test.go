@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"starling/events"
 	"starling/metadata"
 )
 
@@ -190,5 +191,46 @@ func TestGatherIsHandedOver(t *testing.T) {
 	askers.Wait()
 	if g.asking != 0 {
 		t.Errorf("%d statements are said to be under way after the end", g.asking)
+	}
+}
+
+// A mailbox that nobody else writes to is not read on its own because a COPY to it came from one that others write to.
+func TestQuietTargetOfCopy(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	c.append(x, Inbox, mail("1"))
+	from, to := c.enter(x, Inbox), c.enter(x, "Archive")
+	from.box.contested()
+	for range contestLength {
+		if _, err := from.Copy(t.Context(), CopyArgs{View: from.Snapshot(), UIDs: one(1), Dest: "Archive"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, b := range map[string]*box{"the source": from.box, "the target": to.box} {
+		b.mu.Lock()
+		if !b.likely() {
+			t.Errorf("%s counts as contested: %d", name, b.contest)
+		}
+		b.mu.Unlock()
+	}
+}
+
+// A hint of what the node had when it came, or of the past, is forgotten once it was looked after.
+func TestHintOfThePast(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	x := c.still()
+	c.append(x, Inbox, mail("1"))
+	cl := c.enter(x, Inbox)
+	row := cl.Snapshot().Mailbox()
+	x.heard(events.Event{
+		Account: int64(c.account.ID), Mailbox: int64(row.ID), Kind: events.Changed, ModSeq: row.ModSeq + 7, Epoch: row.Epoch - 1,
+	})
+	cl.refresh()
+	cl.box.mu.Lock()
+	defer cl.box.mu.Unlock()
+	if !cl.box.likely() {
+		t.Errorf("the mailbox counts as changed elsewhere: %+v", cl.box.hinted)
 	}
 }
