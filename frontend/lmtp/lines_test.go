@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap/zapcore"
 )
 
 // A line of a message may be of any length, whatever brings it: go-smtp's limit would make a deferral
@@ -57,5 +60,32 @@ func TestEndlessCommand(t *testing.T) {
 		_, _ = io.WriteString(a.conn, "NOOP "+strings.Repeat("x", commandRoom+64<<10)) // the server may have gone meanwhile
 		a.want("500 5.4.0")
 	}
+	w.count("a@example.org", "INBOX", 0)
+}
+
+// A message by BDAT that is given up has come to its end before RSET is answered: go-smtp would take its outcome
+// for that of the next one.
+func TestPiecesGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	told := make(chan struct{})
+	slow := func(e zapcore.Entry) {
+		if e.Message != "refused" {
+			return
+		}
+		select {
+		case <-told:
+			t.Error("RSET was answered while the message had not ended")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	w.logged.Store(&slow)
+	a := w.dial(0)
+	a.say("MAIL FROM:<sender@example.net>", "250")
+	a.say("RCPT TO:<a@example.org>", "250")
+	a.write("BDAT 9\r\nSubject: ")
+	a.want("250")
+	a.say("RSET", "250")
+	close(told)
 	w.count("a@example.org", "INBOX", 0)
 }

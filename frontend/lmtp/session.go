@@ -26,6 +26,8 @@ type session struct {
 
 	mu sync.Mutex   // go-smtp ends a session also while its data is being delivered
 	tx *transaction // nil before MAIL, and once the data has come
+
+	pieces sync.Mutex // held while a message comes in by BDAT
 }
 
 // transaction is a message's envelope.
@@ -58,8 +60,11 @@ func (s *session) set(tx *transaction) *transaction {
 	return before
 }
 
-// Reset implements smtp.Session.
+// Reset implements smtp.Session. It waits for a message that came in pieces and comes no further:
+// go-smtp would take how that ended for the outcome of the next one, of which nothing is kept yet.
 func (s *session) Reset() {
+	s.pieces.Lock()
+	defer s.pieces.Unlock()
 	if t := s.set(nil); t != nil {
 		t.close()
 	}
@@ -127,15 +132,19 @@ var kept = &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, 
 func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 	s.server.work.Add(1)
 	defer s.server.work.Done()
+	conn := under(s.conn.Conn())
+	_, pieces := r.(*io.PipeReader) // which is how go-smtp hands over those of BDAT
+	r = source{r, conn}
+	if pieces {
+		s.pieces.Lock()
+		defer s.pieces.Unlock()
+	}
 	t := s.set(nil)
 	if t == nil {
 		return s.refuse("DATA", "", errCut)
 	}
 	defer t.close()
-	conn := under(s.conn.Conn())
-	_, pieces := r.(*io.PipeReader) // which is how go-smtp hands over those of BDAT
 	conn.begin(!pieces)
-	r = source{r, conn}
 	defer func() { _, _ = io.Copy(io.Discard, r) }() // an error was told already, or does not matter
 	began := time.Now()
 	ctx, span := s.server.span(s.server.stop, len(t.recipients))

@@ -47,6 +47,7 @@ type world struct {
 	addrs   [2]string
 	stop    [2]func() error // shuts the server down, in at most 30 s
 	alarms  atomic.Int64    // what was logged as an error
+	logged  atomic.Pointer[func(zapcore.Entry)]
 }
 
 // blobs is an object store that counts, and fails or waits when it is told to.
@@ -109,8 +110,16 @@ func (w *world) start(i int, db *metadata.DB, bus *hub.Hub, tune []func(*mailsto
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.ErrorLevel),
-		zap.Hooks(func(zapcore.Entry) error { w.alarms.Add(1); return nil }))
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.InfoLevel),
+		zap.Hooks(func(e zapcore.Entry) error {
+			if e.Level >= zap.ErrorLevel {
+				w.alarms.Add(1)
+			}
+			if look := w.logged.Load(); look != nil {
+				(*look)(e)
+			}
+			return nil
+		}))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	cfg := mailstore.Config{
 		DB: db, Blobs: w.blobs, Bus: end, Log: zap.NewNop(), TempDir: t.TempDir(), MaxMessage: maxMessage, Collect: -1,
