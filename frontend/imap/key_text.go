@@ -27,7 +27,7 @@ func (p *searchPlan) fieldMatcher(name, text string) (matcher, error) {
 	}
 	p.fields++
 	p.summaries = true
-	field, folded := []byte(name), mail.AppendFolded(nil, needle)
+	field, folded := []byte(name), mail.AppendFoldedField(nil, needle)
 	inDigest, ok := mail.LookupDigestField(field)
 	p.digest = p.digest || ok
 	return func(c *candidate) verdict {
@@ -53,7 +53,7 @@ func (p *searchPlan) fieldMatcher(name, text string) (matcher, error) {
 func fieldContains(header, name, needle []byte) bool {
 	for field, value := range mail.Fields(header) {
 		if bytes.EqualFold(field, name) &&
-			(len(needle) == 0 || mail.Contains(mail.AppendDecoded(nil, value), needle)) {
+			(len(needle) == 0 || mail.FieldContains(mail.AppendDecoded(nil, value), needle)) {
 			return true
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 // Digest is what searches ask of a summary most, made so that it is small and quickly
 // looked through: the day that the message was sent, and the texts of a few header fields,
-// decoded and folded (see [AppendFolded]). It lives in memory alone; what makes it up may change.
+// decoded and folded (see [AppendFoldedField]). It lives in memory alone; what makes it up may change.
 //
 // It is the day, a set of two bits for each of digestFields, the lengths of the
 // texts that it has, and the texts.
@@ -151,7 +151,7 @@ func (g *Digester) field(f DigestField, value []byte) {
 	}
 	g.decoded = AppendDecoded(g.decoded[:0], value)
 	from := len(g.texts)
-	g.texts = AppendFolded(g.texts, g.decoded)
+	g.texts = AppendFoldedField(g.texts, g.decoded)
 	g.ends[f].from, g.ends[f].to = from, len(g.texts)
 }
 

@@ -101,10 +101,35 @@ func (m *Matcher) search() {
 	}
 }
 
-// Contains reports whether text contains needle without regard to case, as a Matcher does.
-func Contains(text, needle []byte) bool {
+// FieldContains reports whether the text of a header field contains needle without regard to case, and to white space as
+// AppendFoldedField has it.
+func FieldContains(text, needle []byte) bool {
 	var a, b [512]byte
-	return bytes.Contains(AppendFolded(a[:0], text), AppendFolded(b[:0], needle))
+	return bytes.Contains(AppendFoldedField(a[:0], text), AppendFoldedField(b[:0], needle))
+}
+
+// AppendFoldedField is AppendFolded for texts of header fields and what is looked for in them: each run of white space is
+// one space too. Where a field is folded, with a tab or many spaces, is not to be seen where it is read (RFC 5322 §2.2.3).
+func AppendFoldedField(dst, text []byte) []byte {
+	start := len(dst)
+	dst = AppendFolded(dst, text)
+	return dst[:start+len(joinSpaces(dst[start:]))]
+}
+
+// joinSpaces makes each run of white space in text one space, in place.
+func joinSpaces(text []byte) []byte {
+	out, gap := text[:0], false
+	for _, c := range text {
+		space := c == ' ' || c == '\t' || c == '\r' || c == '\n'
+		switch {
+		case !space:
+			out = append(out, c)
+		case !gap:
+			out = append(out, ' ')
+		}
+		gap = space
+	}
+	return out
 }
 
 // AppendFolded appends text with each character replaced by the one that stands for all

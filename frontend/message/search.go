@@ -147,6 +147,10 @@ func (t *textSearch) header(ra io.ReaderAt, p *Part) error {
 			t.text = AppendDecoded(t.text[:0], t.field)
 			t.m.Feed(t.text)
 			t.m.Break()
+			if bytes.IndexByte(t.text, '\t') >= 0 || bytes.Contains(t.text, []byte("  ")) {
+				t.m.Feed(joinSpaces(t.text)) // as it is read where it was folded
+				t.m.Break()
+			}
 			rest = rest[n:]
 		}
 		if last {

@@ -38,8 +38,8 @@ func TestMatcher(t *testing.T) {
 				t.Errorf("%q in %q by %d: %v", tt.needle, tt.text, size, got)
 			}
 		}
-		if got := Contains([]byte(tt.text), []byte(tt.needle)); got != tt.want {
-			t.Errorf("Contains(%q, %q) is %v", tt.text, tt.needle, got)
+		if got := FieldContains([]byte(tt.text), []byte(tt.needle)); got != tt.want {
+			t.Errorf("FieldContains(%q, %q) is %v", tt.text, tt.needle, got)
 		}
 	}
 	m := NewMatcher([][]byte{[]byte("ab")})
@@ -82,8 +82,33 @@ func FuzzMatcher(f *testing.F) {
 	})
 }
 
+// Where a field was folded, and with how much white space, makes no difference to who looks for what is read there.
+func TestFieldContains(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		text, needle string
+		want         bool
+	}{
+		{"battle of the\tplanets", "the planets", true},
+		{"battle of the    planets", "THE PLANETS", true},
+		{"battle of the \t planets", "the\t\tplanets", true},
+		{"battle of the planets", "the  planets", true},
+		{"battle of theplanets", "the planets", false},
+		{"battle of the planets", "theplanets", false},
+		{"the\t", "the ", true},
+		{"the", "the ", false},
+	} {
+		if got := FieldContains([]byte(tt.text), []byte(tt.needle)); got != tt.want {
+			t.Errorf("FieldContains(%q, %q) is %v", tt.text, tt.needle, got)
+		}
+	}
+}
+
 const searchMail = `Subject: =?iso-8859-1?Q?Gr=FC=DFe?=
  from Vienna
+X-Folded: one,
+	two  three,
+    four
 Content-Type: multipart/mixed; boundary=b
 
 --b
@@ -132,6 +157,9 @@ func TestSearchText(t *testing.T) {
 		{"GRÜSSE", false, false},
 		{"grüße from", false, true},
 		{"subject: grü", false, true},
+		{"one, two three, four", false, true},
+		{"one,\ttwo  three,    four", false, true},
+		{"café  au", false, false},
 		{"CAFÉ AU LAIT", true, true},
 		{"äpfel", true, true},
 		{"report.PDF", true, true},
@@ -198,7 +226,7 @@ func TestSearchCorpus(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if utf8.Valid(text) && !Contains(stripUnprintable(text), []byte(first)) {
+				if utf8.Valid(text) && !FieldContains(stripUnprintable(text), []byte(first)) {
 					t.Errorf("%s: preview %q is not in the text", path, s.Preview)
 				}
 			}
