@@ -21,6 +21,7 @@ type kept struct {
 	row   fetchRow
 	has   metadata.Columns
 	on    *shelf
+	of    metadata.AccountID
 	timer *time.Timer // gives back what the body holds if no slice is asked for in time
 }
 
@@ -58,13 +59,15 @@ func (sh *shelf) drop(k *kept) {
 	}
 }
 
-// clear drops all.
-func (sh *shelf) clear() {
+// clear drops all, or if of is not 0 those of that account.
+func (sh *shelf) clear(of metadata.AccountID) {
 	sh.mu.Lock()
 	all := slices.Collect(maps.Keys(sh.kept))
 	sh.mu.Unlock()
 	for _, k := range all {
-		sh.drop(k)
+		if of == 0 || of == k.of {
+			sh.drop(k)
+		}
 	}
 }
 
@@ -76,7 +79,7 @@ func (f *fetch) keep(m *fetched) bool {
 	}
 	v, on := f.s.view, &f.s.server.shelf
 	v.dropKept()
-	k := &kept{m: m, row: *m.fetchRow, has: f.needs, on: on}
+	k := &kept{m: m, row: *m.fetchRow, has: f.needs, on: on, of: f.s.account.Row().ID}
 	m.fetchRow = &k.row
 	on.put(k)
 	// Who begins to wait after this clears the shelf, and so finds it there.

@@ -557,7 +557,7 @@ func TestSlicesOfNobodyWhileOthersWait(t *testing.T) {
 	}
 	waited := make(chan error, 1)
 	looks := make(chan struct{}, 16)
-	n.store.OnShortage(func() { looks <- struct{}{} })
+	n.store.OnShortage(func(metadata.AccountID) { looks <- struct{}{} })
 	go func() { waited <- account.ReserveRead(t.Context(), 5<<19) }()
 	<-looks // it waits
 	if !account.ReadIsWaitedFor() {

@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"starling/metadata"
 )
 
 const (
@@ -68,25 +70,29 @@ func (p *pace) cutIf(lasted time.Duration, socket net.Conn) {
 	}
 }
 
-// giveWay is called when somebody waits for memory, and none is left: it gives back what is held for
-// sessions that only may want it, and that of clients that hold up a command.
-func (srv *Server) giveWay() {
-	srv.shelf.clear()
-	srv.cutStalled()
+// giveWay is called when somebody waits for memory, and none is left; or, if of is not 0, to an account that has
+// its share. It gives back what is held for sessions that only may want it, and for clients that hold up a command.
+func (srv *Server) giveWay(of metadata.AccountID) {
+	srv.shelf.clear(of)
+	srv.cutStalled(of)
 }
 
-// cutStalled ends the sessions whose clients hold up a command of theirs. It is called when
-// somebody waits for memory, and none is left: those who read, and those who send, are not
+// cutStalled ends the sessions whose clients hold up a command of theirs: those of an account, or all if of is 0. It is
+// called when somebody waits for memory, and none is left: those who read, and those who send, are not
 // to starve for others who do neither; and while the server stops.
-func (srv *Server) cutStalled() {
-	now := time.Now()
-	last := srv.looked.Load()
-	if last != nil && now.Sub(*last) < stallLooks || !srv.looked.CompareAndSwap(last, &now) {
-		return
+func (srv *Server) cutStalled(of metadata.AccountID) {
+	if of == 0 {
+		now := time.Now()
+		last := srv.looked.Load()
+		if last != nil && now.Sub(*last) < stallLooks || !srv.looked.CompareAndSwap(last, &now) {
+			return
+		}
 	}
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	for s := range srv.sessions {
-		s.pace.cutIf(srv.stall, s.socket)
+		if of == 0 || s.owner.Load() == int64(of) {
+			s.pace.cutIf(srv.stall, s.socket)
+		}
 	}
 }

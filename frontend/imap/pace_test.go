@@ -1,6 +1,7 @@
 package imap
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"starling/frontend/mailstore"
+	"starling/metadata"
 )
 
 // tight is a node that has memory for one command that reads rows, one that reads bodies and
@@ -89,6 +91,56 @@ func TestStalledClientsGiveWay(t *testing.T) {
 			}
 			await(t, reg, "disconnects_total{slow}", 1)
 		})
+	}
+}
+
+// An account that waits for what it has itself of all memory, its share, ends no session of others, but those
+// of its own that stall.
+func TestShareIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	var db *metadata.DB
+	reg := prometheus.NewRegistry()
+	n := newTestNode(t, func(store *mailstore.Config, config *Config) {
+		store.ReadMemory, config.Metrics, db = 48<<20, reg, store.DB
+	})
+	n.server.stall = 100 * time.Millisecond
+	begin := func() *talk {
+		c := n.connect(t)
+		if _, err := io.WriteString(c.conn, "x APPEND INBOX {5}\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		c.line() // the literal may come
+		return c
+	}
+	own := begin()
+	other, err := db.CreateAccount(t.Context(), metadata.NewAccount{Name: "b@example.org", PasswordHash: "{PLAIN}x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := own.session.account
+	n.account = other
+	slow := begin()
+	for _, c := range []*talk{own, slow} {
+		c.session.stalledFor(t, 2*n.server.stall)
+	}
+	if err := account.ReserveRead(t.Context(), 4<<20); err != nil { // its share
+		t.Fatal(err)
+	}
+	if err := account.ReserveRead(t.Context(), 1<<20); !errors.Is(err, metadata.ErrUnavailable) {
+		t.Errorf("more than a share: %v", err)
+	}
+	account.AdjustRead(-4 << 20)
+	await(t, reg, "disconnects_total{slow}", 1)
+	if _, err := io.WriteString(slow.conn, "hello\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for line := slow.line(); !strings.HasPrefix(line, "x OK "); line = slow.line() {
+		if !strings.HasPrefix(line, "* ") {
+			t.Fatalf("answered with %q", line)
+		}
+	}
+	if _, err := io.Copy(io.Discard, own.in); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -78,7 +78,7 @@ type Server struct {
 	logins  *logins
 	linger  time.Duration             // how long a session waits before it is parked
 	stall   time.Duration             // how long a client may hold up a command while others wait for memory
-	looked  atomic.Pointer[time.Time] // when it was last looked who does; nil: never
+	looked  atomic.Pointer[time.Time] // when it was last looked who of all does; nil: never
 	signs   time.Duration             // how often a client hears that its search goes on
 	shelf   shelf                     // messages that are kept between slices
 	count   atomic.Uint64             // of sessions, ever
@@ -230,7 +230,7 @@ func (srv *Server) await(ctx context.Context, done <-chan struct{}) bool {
 		case <-ctx.Done():
 			return false
 		case <-look.C:
-			srv.cutStalled()
+			srv.cutStalled(0)
 		}
 	}
 }

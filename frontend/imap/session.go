@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,7 +36,7 @@ const (
 )
 
 // session is one connection. All of it belongs to the goroutine that serves
-// the connection, one at a time, but for alarm, socket and end.
+// the connection, one at a time, but for alarm, socket, pace, owner and end.
 type session struct {
 	server *Server
 	conn   net.Conn
@@ -58,6 +59,7 @@ type session struct {
 	state    state
 	enabled  extensions
 	account  *mailstore.Account // nil before the login
+	owner    atomic.Int64       // its id, for others
 	view     *view              // nil unless selected
 	idle     *idle              // nil unless IDLE runs
 	begun    *ahead             // what the command that runs leaves to be done; nil: nothing
@@ -473,6 +475,7 @@ func (s *session) login(account metadata.Account) error {
 		return errTooManySessions
 	}
 	s.account = s.server.cfg.Store.Account(account, func() { s.ring(alarmEnded) })
+	s.owner.Store(int64(account.ID))
 	s.state = authenticated
 	s.failed = 0
 	s.log().Info("login", zap.Bool("tls", s.secure))

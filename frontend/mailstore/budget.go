@@ -54,8 +54,8 @@ type budget struct {
 	wait    time.Duration
 	refused prometheus.Counter
 	// room, if not nil, has somebody give back about n bytes that nobody needs now,
-	// and says whether somebody did.
-	room func(n int64) bool
+	// and says whether somebody did. If of is not 0 they are wanted of that account.
+	room func(of metadata.AccountID, n int64) bool
 	// passes lets those who want less pass who waits: memory that is held for long, as that of mailboxes, would
 	// otherwise be kept from all in vain.
 	passes bool
@@ -111,7 +111,7 @@ func (f *budget) take(ctx context.Context, id metadata.AccountID, n int64) error
 	timer := time.NewTimer(f.wait)
 	defer timer.Stop()
 	for {
-		for f.room != nil && !f.has(c) && f.room(n) {
+		for f.room != nil && !f.has(c) && f.room(f.holding(id, n), n) {
 		}
 		select {
 		case <-c.wake:
@@ -160,6 +160,17 @@ func (f *budget) claim(id metadata.AccountID, n int64) *claim {
 	f.queue(h)
 	f.serve()
 	return c
+}
+
+// holding is the account that has what n bytes for an account are wanted of: itself, where they are beyond its
+// share; else 0, which is all.
+func (f *budget) holding(id metadata.AccountID, n int64) metadata.AccountID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.holders[id]; h != nil && !f.within(h, n) {
+		return id
+	}
+	return 0
 }
 
 // has says whether c was granted.
@@ -281,9 +292,9 @@ func (c *claim) ring() {
 }
 
 // OnShortage has do called when somebody begins to wait for memory for a message that comes
-// in, or for what is read to answer with, which others have. It must not block, and may be
-// called from several goroutines, and often. There can be several.
-func (s *Store) OnShortage(do func()) {
+// in, or for what is read to answer with, which others have: if of is not 0 that account itself, which has
+// its share. It must not block, and may be called from several goroutines, and often. There can be several.
+func (s *Store) OnShortage(do func(of metadata.AccountID)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onShortage = append(s.onShortage, do)
@@ -291,12 +302,12 @@ func (s *Store) OnShortage(do func()) {
 
 // shortage is budget.room of what clients hold: who can have them give it back is told, and
 // it comes later.
-func (s *Store) shortage(int64) bool {
+func (s *Store) shortage(of metadata.AccountID, _ int64) bool {
 	s.mu.Lock()
 	all := s.onShortage
 	s.mu.Unlock()
 	for _, do := range all {
-		do()
+		do(of)
 	}
 	return false
 }

@@ -228,7 +228,7 @@ func TestShortageIsTold(t *testing.T) {
 	n := c.node(func(cfg *Config) { cfg.Inflight, cfg.ReadMemory = 1, 3 })
 	told := make(chan struct{}, 100)
 	for range 2 {
-		n.Store.OnShortage(func() { told <- struct{}{} })
+		n.Store.OnShortage(func(metadata.AccountID) { told <- struct{}{} })
 	}
 	for name, reserve := range map[string]func(ctx context.Context) error{
 		"message": func(ctx context.Context) error {

@@ -114,7 +114,7 @@ type Store struct {
 	recall    *recall
 
 	mu         sync.Mutex
-	onShortage []func() // only ever grows
+	onShortage []func(of metadata.AccountID) // only ever grows
 	accounts   map[metadata.AccountID]*resident
 	boxes      atomic.Int64 // of all accounts; changed under mu
 	idle       atomic.Int64 // of those, with no holders
@@ -302,7 +302,7 @@ func (s *Store) evict(before time.Time) {
 // makeRoom lets go of boxes that nobody has open, those first that were so for the
 // longest time, until about n bytes are free. It says whether there were any. It looks at
 // all boxes, so it goes on to a sixteenth of what all may have.
-func (s *Store) makeRoom(n int64) bool {
+func (s *Store) makeRoom(_ metadata.AccountID, n int64) bool {
 	if s.idle.Load() == 0 { // as when many wait because all are open
 		return false
 	}
