@@ -35,6 +35,8 @@ type candidate struct {
 	read    bool   // the plan's texts were looked for: which were found follows
 	inBody  []bool
 	inText  []bool
+	asked   uint32 // the UID of which it is known whether it is in what SEARCH saved
+	saved   bool
 }
 
 // searchPlan is a tree of search keys made ready to be asked about messages of a view.

@@ -51,7 +51,11 @@ type search struct {
 // run returns the UIDs of what matches, rising. Ghosts are left out unless asked for.
 func (r *search) run(ctx context.Context, ghosts bool) ([]uint32, error) {
 	var c candidate // of every message in turn: they are many
+	n := 0
 	for m := range r.view.messages(r.scope) {
+		if n++; n%searchPiece == 0 && ctx.Err() != nil {
+			return nil, fmt.Errorf("search flags: %w", ctx.Err())
+		}
 		if m.ghost && !ghosts {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"starling/frontend/imapwire"
+	"starling/frontend/mailstore"
 	mail "starling/frontend/message"
 	"starling/metadata"
 )
@@ -343,4 +345,46 @@ func pieceOf(text string) string {
 		piece = strings.ToUpper(piece)
 	}
 	return piece
+}
+
+// What SEARCH saved may be as long as the mailbox, and each of many keys may name it: it is not copied for each.
+func TestSearchSharesWhatWasSaved(t *testing.T) { //nolint:paralleltest // it measures what the process allocates
+	const messages, keys = 30_000, 450
+	v := &view{snap: mailstore.NewSnapshot(metadata.Mailbox{UIDNext: 3 * messages}, filledChunks(3*messages))}
+	for uid := uint32(1); uid < 3*messages; uid += 3 {
+		v.saved.Add(uid)
+	}
+	args := imapwire.SearchArgs{Key: imapwire.SearchKey{Name: imapwire.KeyAnd}}
+	for i := range keys {
+		set := imapwire.NumSetOf(uint32(2 + 3*i)) //nolint:gosec // small
+		set.Saved = true
+		args.Key.Keys = append(args.Key.Keys, imapwire.SearchKey{Name: imapwire.KeySet, Set: set}, imapwire.SearchKey{Name: "UID", Set: imapwire.NumSet{Saved: true}})
+	}
+	var was, is runtime.MemStats
+	runtime.ReadMemStats(&was)
+	plan, err := newSearchPlan(v, &args, time.Now())
+	runtime.ReadMemStats(&is)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := is.TotalAlloc - was.TotalAlloc; took > 4<<20 {
+		t.Errorf("%d keys took %d octets", len(args.Key.Keys), took)
+	}
+	r := search{searchPlan: plan}
+	if found, err := r.run(t.Context(), false); err != nil || len(found) != messages {
+		t.Errorf("found %d messages, error %v", len(found), err)
+	}
+}
+
+// filledChunks are the slots of messages with all UIDs below next.
+func filledChunks(next uint32) []*metadata.Chunk {
+	var chunks []*metadata.Chunk
+	for first := uint32(0); first < next; first += metadata.ChunkSlots {
+		e := metadata.NewEdit(metadata.ChunkOf(first))
+		for uid := max(first, 1); uid < min(first+metadata.ChunkSlots, next); uid++ {
+			e.Set(int(uid-first), metadata.Slot{ModSeq: 1})
+		}
+		chunks = append(chunks, e.Chunk())
+	}
+	return chunks
 }

@@ -63,6 +63,7 @@ type Decoder struct {
 	left      int  // bytes that the command may still have outside of literals
 	memory    int  // bytes that its literals may still have in memory
 	depth     int
+	keys      int // search keys of the command so far
 	tag       string
 	tok       []byte      // the token being read
 	tail      literalTail // the literal header being read
@@ -162,7 +163,7 @@ func (d *Decoder) begin() error {
 	if err := d.Discard(); err != nil {
 		return err
 	}
-	d.err, d.tag, d.depth, d.tail = nil, "", 0, literalTail{}
+	d.err, d.tag, d.depth, d.keys, d.tail = nil, "", 0, 0, literalTail{}
 	d.left, d.memory = d.limits.Line, d.limits.Literal
 	if d.pos == d.end && !d.fill() {
 		d.broken = false // nothing was lost: after a deadline, say, the next call reads again

@@ -105,6 +105,8 @@ func TestBadInput(t *testing.T) {
 		{"nested", "a SEARCH " + nested, "nested too deep", true, func(d *Decoder) { d.SearchArgs() }},
 		{"nested NOT", "a SEARCH " + strings.Repeat("NOT ", 10_000) + "ALL", "nested too deep", true, func(d *Decoder) { d.SearchArgs() }},
 		{"nested OR", "a SEARCH " + strings.Repeat("OR ALL ", 1000) + "ALL", "nested too deep", true, func(d *Decoder) { d.SearchArgs() }},
+		{"keys", "a SEARCH" + strings.Repeat(" 1", maxSearchKeys), "too many search keys", true, func(d *Decoder) { d.SearchArgs() }},
+		{"keys in lists", "a SEARCH" + strings.Repeat(" (1 (OR 1 1))", maxSearchKeys/5), "too many search keys", true, func(d *Decoder) { d.SearchArgs() }},
 		{"literal too big", "a LOGIN {70000}", "literal too big", true, func(d *Decoder) { d.Login() }},
 		{"literal+ too big", "a LOGIN {70000+}\r\n" + strings.Repeat("x\n", 35_000) + " {3+}\r\nabc", "literal too big", true, func(d *Decoder) { d.Login() }},
 		{"literals too big", "a LOGIN {40000+}\r\n" + strings.Repeat("x\n", 20_000) + " {40000+}\r\n" + strings.Repeat("x\n", 20_000), "literal too big", true, func(d *Decoder) { d.Login() }},

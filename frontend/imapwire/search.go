@@ -158,12 +158,20 @@ func (d *Decoder) searchWord() string {
 	return string(b)
 }
 
+// maxSearchKeys is how many keys one command may have, those that hold others included: each takes a hundred times the
+// octets of the shortest, and is asked of every message.
+const maxSearchKeys = 1000
+
 // searchKey reads the rest of the key whose name, if it has one, was read.
 func (d *Decoder) searchKey(name string) SearchKey {
 	if !d.enter() {
 		return SearchKey{}
 	}
 	defer d.leave()
+	if d.keys++; d.keys > maxSearchKeys {
+		d.fail(&SyntaxError{Message: "too many search keys", TooBig: true})
+		return SearchKey{}
+	}
 	key := SearchKey{Name: name}
 	switch name {
 	case "":
