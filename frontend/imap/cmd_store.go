@@ -74,6 +74,10 @@ var errReadOnly = nof(imapwire.CodeNoPerm, "The mailbox was opened read-only")
 func (c storeCmd) respond(s *session, uids []metadata.UIDRange, done *mailstore.Stored, flags mailstore.FlagSet) {
 	v := s.view
 	old := v.snap
+	bits := flags.System
+	for _, k := range flags.Keywords {
+		bits |= done.After.KeywordBit(k)
+	}
 	mine := func(uid uint32) bool {
 		_, found := slices.BinarySearch(done.Changed, uid)
 		return found
@@ -85,7 +89,7 @@ func (c storeCmd) respond(s *session, uids []metadata.UIDRange, done *mailstore.
 		if !c.args.Silent {
 			return true // told below, with the others that were named
 		}
-		if !mine(change.UID) || change.New.Flags != c.expected(done.After, change.Old, flags) {
+		if !mine(change.UID) || change.New.Flags != c.expected(change.Old, bits) {
 			return false
 		}
 		if s.has(condStore) {
@@ -133,19 +137,15 @@ func tellPassed(s *session, uids []metadata.UIDRange, old *mailstore.Snapshot, d
 	}
 }
 
-// expected is what the command by itself makes of old.
-func (c storeCmd) expected(after *mailstore.Snapshot, old metadata.Slot, flags mailstore.FlagSet) metadata.Flags {
-	bits := flags.System
-	for _, k := range flags.Keywords {
-		bits |= after.KeywordBit(k)
-	}
+// expected is what the command, which names the flags named, makes of old by itself.
+func (c storeCmd) expected(old metadata.Slot, named metadata.Flags) metadata.Flags {
 	switch c.args.Op {
 	case imapwire.StoreAdd:
-		return old.Flags | bits
+		return old.Flags | named
 	case imapwire.StoreRemove:
-		return old.Flags &^ bits
+		return old.Flags &^ named
 	default:
-		return bits
+		return named
 	}
 }
 
@@ -176,17 +176,26 @@ func named(ranges []metadata.UIDRange, uid uint32) bool {
 	return found && i < len(ranges)
 }
 
-// flagSet sorts the flags of a command into system flags and keywords. \Recent
-// cannot be set, and is passed over as RFC 3501 §6.4.6 has it; any other name
-// with a backslash is unknown.
+// flagSet sorts the flags of a command into system flags and keywords, each once, however many
+// thousand times it is there. \Recent cannot be set, and is passed over as RFC 3501 §6.4.6 has it; any
+// other name with a backslash is unknown.
 func flagSet(names []string) (mailstore.FlagSet, error) {
 	var set mailstore.FlagSet
+	var seen map[string]bool
+	if len(names) > 1 {
+		seen = make(map[string]bool)
+	}
 	for _, name := range names {
 		if !strings.HasPrefix(name, `\`) {
 			if len(name) > maxKeyword {
 				return set, nof(imapwire.CodeLimit, "A keyword has at most %d bytes", maxKeyword)
 			}
-			set.Keywords = append(set.Keywords, name)
+			if key := strings.ToLower(name); !seen[key] {
+				if seen != nil {
+					seen[key] = true
+				}
+				set.Keywords = append(set.Keywords, name)
+			}
 			continue
 		}
 		if name == imapwire.FlagRecent {

@@ -242,6 +242,28 @@ func TestSearchLimits(t *testing.T) {
 	c.want("SEARCH"+strings.Repeat(" SUBJECT x", maxSearchFields+1), "NO [LIMIT] …")
 }
 
+// A keyword counts once, however often a command names it, and what a command names is looked up once.
+func TestManyKeywords(t *testing.T) {
+	t.Parallel()
+	c := newTestNode(t).connect(t)
+	c.put("INBOX", "", "Subject: x\n\nhello\n")
+	c.ok("SELECT INBOX")
+	again := strings.Repeat("abc ABC Abc ", 4000)
+	c.ok("STORE 1 +FLAGS.SILENT (%sx)", again)
+	c.want("FETCH 1 FLAGS", `* 1 FETCH (FLAGS (abc x \Recent))`, "OK …")
+	var others strings.Builder
+	for i := range 6000 {
+		fmt.Fprintf(&others, "k%d ", i)
+	}
+	c.want("STORE 1 +FLAGS.SILENT ("+others.String()+"y)", "NO [LIMIT] …")
+	c.ok("STORE 1 -FLAGS.SILENT (%sX)", others.String())
+	c.want("FETCH 1 FLAGS", `* 1 FETCH (FLAGS (abc \Recent))`, "OK …")
+	set, err := flagSet(strings.Fields(again))
+	if err != nil || len(set.Keywords) != 1 {
+		t.Errorf("%d keywords, error %v", len(set.Keywords), err)
+	}
+}
+
 // Patterns that would have to be held against every name for seconds are refused.
 func TestListLimits(t *testing.T) {
 	t.Parallel()

@@ -219,13 +219,12 @@ func (b *build) canAdd(names []string) error {
 		}
 	}
 	for i, name := range names {
-		again := slices.ContainsFunc(names[:i], func(n string) bool { return equalKeyword(n, name) })
-		if keywordBit(b.row.Keywords, name) == 0 && !again {
-			free--
+		if keywordBit(b.row.Keywords, name) == 0 &&
+			!slices.ContainsFunc(names[:i], func(n string) bool { return equalKeyword(n, name) }) {
+			if free--; free < 0 {
+				return ErrKeywordLimit
+			}
 		}
-	}
-	if free < 0 {
-		return ErrKeywordLimit
 	}
 	return nil
 }
