@@ -73,6 +73,7 @@ type fetch struct {
 	other    rowBatch // the next one, or the one before
 	reserved int64    // octets of memory for rows, and what they hold
 	part     []byte   // of a binary part, to find out how it has to be written
+	text     []byte   // fields of a header, while they are written
 
 	ahead  *runAhead
 	marked bool // \Seen was set on the batch

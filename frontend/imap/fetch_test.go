@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -363,6 +364,37 @@ func TestWriteEnvelope(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Many items that name long fields do not have each message hold them many times.
+func TestFetchHoldsNoFields(t *testing.T) { //nolint:paralleltest // it measures what the process allocates
+	const items, octets = 1000, 60 << 10
+	packed, err := summaryOf("To: " + strings.Repeat("a@b,", octets/4) + "\r\n\r\n").AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out counter
+	s := &session{enc: imapwire.NewEncoder(&out), view: viewOf(1, nil, byUIDs)}
+	f := newFetch(s, fetchArgs(t, byUID, "1 (BODY.PEEK[HEADER.FIELDS (To)]"+strings.Repeat(" BODY.PEEK[HEADER.FIELDS (to)]", items-1)+")"))
+	f.rows = []fetchRow{{seq: 1, uid: 1, found: true, row: metadata.Message{UID: 1, Summary: packed}}}
+	var was, is runtime.MemStats
+	runtime.ReadMemStats(&was)
+	f.answerBatch(t.Context())
+	runtime.ReadMemStats(&is)
+	if err := s.enc.Flush(); err != nil || f.failure != nil || out < items*octets {
+		t.Errorf("%d octets were sent, errors %v, %v", out, err, f.failure)
+	}
+	if took := is.TotalAlloc - was.TotalAlloc; took > 8<<20 {
+		t.Errorf("%d items took %d octets", items, took)
+	}
+}
+
+// counter is a writer that counts octets.
+type counter int
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }
 
 func TestWriteStructure(t *testing.T) {

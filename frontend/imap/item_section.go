@@ -15,7 +15,7 @@ type pieceKind uint8
 
 const (
 	pieceAbsent  pieceKind = iota // there is no such part: NIL
-	pieceHeld                     // data
+	pieceKept                     // fields of the message's header that its summary has
 	pieceRange                    // n octets of the message from off
 	pieceFields                   // those are a header, of which fields are chosen
 	pieceDecode                   // those are encoded
@@ -26,7 +26,6 @@ const (
 type piece struct {
 	kind     pieceKind
 	off, n   int64
-	data     []byte
 	encoding string // of pieceDecode
 }
 
@@ -74,18 +73,14 @@ func locateSection(a *asked, m *fetched) piece {
 	if a.whole() {
 		return a.rangeOf(0, m.row.Size)
 	}
-	if a.section.Specifier == mail.HeaderFields && len(a.section.Path) == 0 {
-		n := len(m.text)
-		if text, ok := m.summary.HeaderFields(m.text, a.fields); ok {
-			m.text = text
-			return piece{kind: pieceHeld, data: a.sliceOf(text[n:])}
-		}
+	if a.section.Specifier == mail.HeaderFields && len(a.section.Path) == 0 && m.summary.CompleteFor(a.fields) {
+		return piece{kind: pieceKept}
 	}
 	start, end, ok := m.summary.Find(a.section)
 	switch {
 	case !ok:
 		return piece{}
-	case len(a.fields) > 0:
+	case !a.fields.Empty():
 		return piece{kind: pieceFields, off: start, n: end - start}
 	}
 	return a.rangeOf(start, end-start)
@@ -94,8 +89,9 @@ func locateSection(a *asked, m *fetched) piece {
 func answerSection(ctx context.Context, f *fetch, i int) error {
 	a, p := &f.items[i], &f.m.pieces[i]
 	switch p.kind {
-	case pieceHeld:
-		f.writeHeld(ctx, i, p.data, false)
+	case pieceKept:
+		f.text = mail.FilterHeader(f.text[:0], f.m.summary.Header, a.fields, false)
+		f.writeHeld(ctx, i, a.sliceOf(f.text), false)
 	case pieceFields:
 		header, err := sectionHeader(ctx, f.m, p)
 		if err != nil {

@@ -59,7 +59,7 @@ type asked struct {
 	imapwire.FetchItem
 	fetchItem
 	section mail.Section
-	fields  [][]byte // of HEADER.FIELDS and HEADER.FIELDS.NOT
+	fields  *mail.FieldNames // of HEADER.FIELDS and HEADER.FIELDS.NOT
 }
 
 // specifiers is what the texts of a section mean.
@@ -86,8 +86,12 @@ func ask(item imapwire.FetchItem) asked {
 	for _, n := range item.Section.Part {
 		a.section.Path = append(a.section.Path, int(min(n, 1<<30))) // no message has so many parts
 	}
-	for _, name := range item.Section.Fields {
-		a.fields = append(a.fields, []byte(name))
+	if len(item.Section.Fields) > 0 {
+		names := make([][]byte, len(item.Section.Fields))
+		for i, name := range item.Section.Fields {
+			names[i] = []byte(name)
+		}
+		a.fields = mail.NewFieldNames(names)
 	}
 	if item.Name == imapwire.ItemSection && a.whole() {
 		a.needs = needsRow

@@ -37,7 +37,6 @@ type fetched struct {
 	*fetchRow
 	summary mail.Summary
 	pieces  []piece // of the items of the same index
-	text    []byte  // what pieces hold
 	body    body    // nil if no piece needs it
 	early   bool    // what is answered first of it is fetched ahead
 	ready   chan struct{}
@@ -163,7 +162,7 @@ func (a *runAhead) close() {
 
 func (m *fetched) giveBack() {
 	m.closeBody()
-	*m = fetched{summary: m.summary, pieces: m.pieces[:0], text: m.text[:0]}
+	*m = fetched{summary: m.summary, pieces: m.pieces[:0]}
 	fetchedPool.Put(m)
 }
 
@@ -185,7 +184,7 @@ func (f *fetch) prepare(row *fetchRow) *fetched {
 	}
 	resumed := m.body != nil
 	m.fetchRow = row
-	m.pieces, m.text, m.ready, m.early, m.err = m.pieces[:0], m.text[:0], nil, false, nil
+	m.pieces, m.ready, m.early, m.err = m.pieces[:0], nil, false, nil
 	if !row.found {
 		return m
 	}

@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"starling/frontend/imapwire"
-	"starling/frontend/mailstore"
 	mail "starling/frontend/message"
 	"starling/metadata"
 )
@@ -350,7 +349,7 @@ func pieceOf(text string) string {
 // What SEARCH saved may be as long as the mailbox, and each of many keys may name it: it is not copied for each.
 func TestSearchSharesWhatWasSaved(t *testing.T) { //nolint:paralleltest // it measures what the process allocates
 	const messages, keys = 30_000, 450
-	v := &view{snap: mailstore.NewSnapshot(metadata.Mailbox{UIDNext: 3 * messages}, filledChunks(3*messages))}
+	v := viewOf(3*messages, nil, byUIDs)
 	for uid := uint32(1); uid < 3*messages; uid += 3 {
 		v.saved.Add(uid)
 	}
@@ -374,17 +373,4 @@ func TestSearchSharesWhatWasSaved(t *testing.T) { //nolint:paralleltest // it me
 	if found, err := r.run(t.Context(), false); err != nil || len(found) != messages {
 		t.Errorf("found %d messages, error %v", len(found), err)
 	}
-}
-
-// filledChunks are the slots of messages with all UIDs below next.
-func filledChunks(next uint32) []*metadata.Chunk {
-	var chunks []*metadata.Chunk
-	for first := uint32(0); first < next; first += metadata.ChunkSlots {
-		e := metadata.NewEdit(metadata.ChunkOf(first))
-		for uid := max(first, 1); uid < min(first+metadata.ChunkSlots, next); uid++ {
-			e.Set(int(uid-first), metadata.Slot{ModSeq: 1})
-		}
-		chunks = append(chunks, e.Chunk())
-	}
-	return chunks
 }

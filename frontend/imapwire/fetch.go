@@ -87,11 +87,21 @@ var fetchModifiers = map[string]func(*Decoder, *FetchArgs){
 	"VANISHED": func(_ *Decoder, a *FetchArgs) { a.Vanished = true },
 }
 
+// maxFetchItems is how many items one command may have: enough for the header, the body and the size of each part of the
+// largest message.
+const maxFetchItems = 2000
+
 // FetchArgs reads the items and the modifiers, from after the space that follows the set.
 func (d *Decoder) FetchArgs() FetchArgs {
 	var a FetchArgs
 	if d.Peek() == '(' {
-		d.NonEmptyList(func() { a.Items = append(a.Items, d.fetchItem(d.itemName("a FETCH item"))) })
+		d.NonEmptyList(func() {
+			if len(a.Items) == maxFetchItems {
+				d.fail(&SyntaxError{Message: "too many FETCH items", TooBig: true})
+				return
+			}
+			a.Items = append(a.Items, d.fetchItem(d.itemName("a FETCH item")))
+		})
 	} else {
 		name := d.itemName("a FETCH item")
 		if macro, ok := fetchMacros[name]; ok {

@@ -81,7 +81,7 @@ func (s *Summary) PartAt(path []int) int {
 // regard to case. header is a header with or without its empty line. Lines that are no field
 // and their continuations belong to no name: they are left out, or kept with not. A last line that the
 // message ends in gets a line end.
-func FilterHeader(dst, header []byte, fields [][]byte, not bool) []byte {
+func FilterHeader(dst, header []byte, fields *FieldNames, not bool) []byte {
 	start := len(dst)
 	for rest := header; len(rest) > 0; {
 		if rest[0] == '\n' || rest[0] == '\r' && len(rest) > 1 && rest[1] == '\n' {
@@ -92,7 +92,7 @@ func FilterHeader(dst, header []byte, fields [][]byte, not bool) []byte {
 		rest = rest[n:]
 		name, ok := fieldName(firstLine(raw))
 		ok = ok && raw[0] != ' ' && raw[0] != '\t'
-		if (ok && named(name, fields)) != not {
+		if (ok && fields.has(name)) != not {
 			dst = append(dst, raw...)
 		}
 	}
@@ -102,22 +102,56 @@ func FilterHeader(dst, header []byte, fields [][]byte, not bool) []byte {
 	return append(dst, "\r\n"...)
 }
 
-func named(name []byte, fields [][]byte) bool {
-	for _, f := range fields {
+// FieldNames is a set of names of header fields, which are compared without regard to case. The nil pointer is the empty set.
+type FieldNames struct {
+	rows  uint64          // bit i: fields[i] is one of them
+	other bool            // one of them is none that a Summary has
+	few   [][]byte        // all of them, if they are few
+	many  map[string]bool // folded, if they are many
+}
+
+// fewNames is how many names are compared one after the other. A client may ask for thousands, of a header of millions of fields.
+const fewNames = 32
+
+// NewFieldNames returns the set of names, which it keeps.
+func NewFieldNames(names [][]byte) *FieldNames {
+	n := &FieldNames{few: names}
+	if len(names) > fewNames {
+		n.few, n.many = nil, make(map[string]bool)
+	}
+	for _, name := range names {
+		if i := lookupField(name); i >= 0 && fields[i].roles&inHeader != 0 {
+			n.rows |= 1 << i
+		} else {
+			n.other = true
+		}
+		if n.many != nil {
+			n.many[string(AppendFolded(nil, name))] = true
+		}
+	}
+	return n
+}
+
+// Empty reports whether there is no name in the set.
+func (n *FieldNames) Empty() bool { return n == nil || len(n.few)+len(n.many) == 0 }
+
+func (n *FieldNames) has(name []byte) bool {
+	if n == nil {
+		return false
+	}
+	for _, f := range n.few {
 		if len(f) == len(name) && bytes.EqualFold(f, name) {
 			return true
 		}
 	}
-	return false
+	if n.many == nil {
+		return false
+	}
+	var folded [64]byte
+	return n.many[string(AppendFolded(folded[:0], name))]
 }
 
-// HeaderFields appends what BODY[HEADER.FIELDS (fields)] of the message is, from what the summary kept. ok is false if
-// it does not know all of the fields; then the message's header must be read.
-func (s *Summary) HeaderFields(dst []byte, fields [][]byte) (out []byte, ok bool) {
-	for _, f := range fields {
-		if !s.Complete(f) {
-			return dst, false
-		}
-	}
-	return FilterHeader(dst, s.Header, fields, false), true
+// CompleteFor reports whether Header answers for all fields of a set, as [Summary.Complete] does for one.
+func (s *Summary) CompleteFor(names *FieldNames) bool {
+	return names.Empty() || !names.other && s.cut&names.rows == 0
 }

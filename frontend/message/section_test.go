@@ -2,6 +2,7 @@ package message
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -158,12 +159,37 @@ func TestFilterHeader(t *testing.T) {
 		for _, f := range strings.Fields(tt.fields) {
 			names = append(names, []byte(f))
 		}
-		if got := FilterHeader([]byte("x"), []byte(header), names, tt.not); string(got) != "x"+tt.want {
+		if got := FilterHeader([]byte("x"), []byte(header), NewFieldNames(names), tt.not); string(got) != "x"+tt.want {
 			t.Errorf("%q %v: %q, want %q", tt.fields, tt.not, got[1:], tt.want)
 		}
 	}
-	if got := FilterHeader(nil, []byte("A: b"), [][]byte{[]byte("a")}, false); string(got) != "A: b\r\n\r\n" {
+	if got := FilterHeader(nil, []byte("A: b"), NewFieldNames([][]byte{[]byte("a")}), false); string(got) != "A: b\r\n\r\n" {
 		t.Errorf("without a line end: %q", got)
+	}
+}
+
+// Thousands of names are looked up at once: one after the other, a header of a million fields would take minutes.
+func TestFilterHeaderByManyNames(t *testing.T) {
+	t.Parallel()
+	var names [][]byte
+	for i := range 16_000 {
+		names = append(names, fmt.Appendf(nil, "x%05d", i))
+	}
+	header := []byte("\u00c9t\u00e9: 1\nFrom: a\n" + strings.Repeat("y00000:\n", 1_000_000) + "X15999: b\n")
+	for _, all := range [][][]byte{names, append(names, []byte("from")), append(names, []byte("\u00e9t\u00e9"))} {
+		want := "X15999: b\n\r\n"
+		switch string(all[len(all)-1]) {
+		case "from":
+			want = "From: a\n" + want
+		case "\u00e9t\u00e9":
+			want = "\u00c9t\u00e9: 1\n" + want
+		}
+		if got := FilterHeader(nil, header, NewFieldNames(all), false); string(got) != want {
+			t.Errorf("%d names: %.100q", len(all), got)
+		}
+	}
+	if got := FilterHeader(nil, header, NewFieldNames(names), true); len(got) != len(header)+2-len("X15999: b\n") {
+		t.Errorf("the others: %d octets of %d", len(got), len(header))
 	}
 }
 
@@ -172,7 +198,7 @@ func FuzzFilterHeader(f *testing.F) {
 	f.Add([]byte("From: a\r\nTo: b\r\n c\r\n\r\n"), []byte("from"))
 	f.Add([]byte(" x\r\n:\n\ry: z"), []byte("y"))
 	f.Fuzz(func(t *testing.T, header, name []byte) {
-		names := [][]byte{name}
+		names := NewFieldNames([][]byte{name})
 		in := FilterHeader(nil, header, names, false)
 		out := FilterHeader(nil, header, names, true)
 		if !bytes.HasSuffix(in, []byte("\r\n")) || !bytes.HasSuffix(out, []byte("\r\n")) {
@@ -195,11 +221,12 @@ func BenchmarkHeaderFields(b *testing.B) {
 		names = append(names, []byte(n))
 	}
 	var buf []byte
+	set := NewFieldNames(names)
 	b.ReportAllocs()
 	for b.Loop() {
-		var ok bool
-		if buf, ok = s.HeaderFields(buf[:0], names); !ok {
+		if !s.CompleteFor(set) {
 			b.Fatal("not complete")
 		}
+		buf = FilterHeader(buf[:0], s.Header, set, false)
 	}
 }
