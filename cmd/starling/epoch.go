@@ -52,8 +52,10 @@ func newEpoch() *cobra.Command {
 		newEpochSet("bump", "Begin a new epoch, after a restore from a dump or a copy of the disk",
 			"Begin a new epoch, while no node runs, after a restore that did not raise PostgreSQL's\n"+
 				"timeline: from a dump, or a copy of the disk. Every mailbox jumps ahead with UIDs and\n"+
-				"modseqs when it is next used, and clients synchronise it anew. Nothing is collected\n"+
-				"until starling epoch accept.",
+				"modseqs when it is next used, and clients synchronise it anew. In a cluster of a lower\n"+
+				"timeline than the old one had, as a new one, do it once for each failover and restore\n"+
+				"since the dump or copy was made, and once more: each passes over the numbers of one.\n"+
+				"Nothing is collected until starling epoch accept.",
 			"all clients would synchronise anew, and nothing is collected until the epoch is accepted",
 			"epoch %d began; nothing is collected until starling epoch accept\n", (*metadata.DB).BumpEpoch),
 	)

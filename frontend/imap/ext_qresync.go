@@ -16,6 +16,9 @@ func (s *session) resync(q *imapwire.QResync) {
 		return // it knows another mailbox of this name
 	}
 	since := int64(min(q.ModSeq, 1<<62)) //nolint:gosec // bounded
+	if since > row.ModSeq {
+		since = 0 // given out by a database in whose place another was restored: it proves nothing
+	}
 	known, proved := knownRanges(q, v), uint32(0)
 	if q.SeqMatch && !v.snap.Remembers(since) {
 		// Expunges are no longer known one by one, but none is to be told of where

@@ -124,7 +124,7 @@ func TestResyncBelowHorizon(t *testing.T) {
 		return metadata.Slot{ModSeq: 4}
 	})
 	row := v.snap.Mailbox()
-	row.UIDValidity, row.Horizon = 7, 21
+	row.UIDValidity, row.Horizon, row.ModSeq = 7, 21, 30
 	const flags = "* 1 FETCH (UID 1 FLAGS (\\Seen) MODSEQ (30))\r\n* 4 FETCH (UID 6 FLAGS (\\Seen) MODSEQ (30))\r\n"
 	for params, want := range map[string]string{
 		"7 10":                             "* VANISHED (EARLIER) 2,5\r\n" + flags,
