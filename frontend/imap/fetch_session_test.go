@@ -160,9 +160,6 @@ func TestFetchSections(t *testing.T) {
 		if value, ok := strings.CutPrefix(x.value, "~"); ok {
 			literal = fmt.Sprintf("~{%d}\r\n%s", len(value), value)
 		}
-		if x.value == "" {
-			literal = `""`
-		}
 		want := "* 1 FETCH (" + name + " " + literal + ")"
 		if got := strings.Join(c.ok("FETCH 1 %s", x.item), "\r\n"); got != want {
 			t.Errorf("%s\n got  %q\n want %q", x.item, got, want)

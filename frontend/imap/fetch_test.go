@@ -296,7 +296,7 @@ func TestFetchLongBinary(t *testing.T) {
 		"BINARY.PEEK[1]<5.1300000>":  fmt.Sprintf("BINARY[1]<5> ~{%d}\r\n%s", 1_300_000, plain[5:1_300_005]),
 		"BINARY.PEEK[1]<1.11>":       "BINARY[1]<1> {11}\r\n" + plain[1:12],
 		"BINARY.PEEK[1]<1439999.11>": "BINARY[1]<1439999> {1}\r\n\x0b",
-		"BINARY.PEEK[1]<1440000.11>": `BINARY[1]<1440000> ""`,
+		"BINARY.PEEK[1]<1440000.11>": "BINARY[1]<1440000> {0}\r\n",
 		"BINARY.SIZE[1]":             "BINARY.SIZE[1] 1440000",
 	} {
 		var out bytes.Buffer

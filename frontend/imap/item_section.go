@@ -129,17 +129,14 @@ func sectionHeader(ctx context.Context, m *fetched, p *piece) ([]byte, error) {
 	return header.Bytes(), nil
 }
 
-// writeHeld writes an item whose answer is held, as a literal8 where that has to be.
+// writeHeld writes an item whose answer is held, as a literal8 where that has to be. What is empty is a literal too: many
+// clients look for a message's text in literals alone, and take a quoted string for a message that is not there.
 func (f *fetch) writeHeld(ctx context.Context, i int, data []byte, literal8 bool) {
 	f.upTo(ctx, i)
 	e := f.items[i].writeName(f.s.enc)
-	switch {
-	case len(data) == 0:
-		e.Raw(`""`)
-		return
-	case literal8:
+	if literal8 && len(data) > 0 {
 		e.Literal8Header(int64(len(data)))
-	default:
+	} else {
 		e.LiteralHeader(int64(len(data)))
 	}
 	_, _ = e.Write(data) // an error sticks

@@ -40,6 +40,14 @@ same(data[0][1], mail)
 assert b"\\Flagged" in data[0][0] + data[1] and b"$Forwarded" in data[0][0] + data[1], data
 same(time.mktime(imaplib.Internaldate2tuple(data[0][0] + data[1])), 1770000000.0)
 
+# A text that is empty is a text, and comes as one.
+for text, head in ((b"", b""), (b"Subject: no text\r\n\r\n", b"Subject: no text\r\n\r\n")):
+    ok(a.append("Drafts", "", when, text))
+    ok(b.select("Drafts", readonly=True))
+    for item, want in (("BODY.PEEK[]", text), ("BODY.PEEK[TEXT]", b""), ("RFC822.HEADER", head), ("BINARY.PEEK[1]", b"")):
+        same(ok(b.fetch("*", f"({item})"))[0][1], want)
+same(ok(b.select('"Old &AOk-t&AOk-"')), [b"3"])
+
 # Changes on one, seen on the other by NOOP.
 same(ok(a.select('"Old &AOk-t&AOk-"')), [b"3"])
 ok(b.store("1", "+FLAGS", r"(\Answered)"))
