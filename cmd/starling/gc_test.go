@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"net"
 	"strings"
 	"testing"
 )
@@ -49,5 +50,24 @@ func TestGC(t *testing.T) {
 	s.good("", "epoch", "accept", "--yes") // nothing new
 	if got := gc(0); !strings.Contains(got, "Nothing is due.\n") {
 		t.Errorf("gc of an accepted epoch says %q", got)
+	}
+}
+
+// An object storage that takes connections and never answers holds up nobody for long who does not need it.
+func TestStorageHangsAtTheStart(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	s.good("", "migrate")
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	stdout, stderr, status := run(t, invocation{args: []string{"gc", "--dry-run"}, env: []string{
+		"STARLING_POSTGRES_DSN=" + s.dsn, "STARLING_BLOBS_S3_ENDPOINT=http://" + silent.Addr().String(), "STARLING_BLOBS_S3_BUCKET=mail",
+		"STARLING_BLOBS_S3_ACCESS_KEY=a", "STARLING_BLOBS_S3_SECRET_KEY=b",
+	}})
+	if status != 0 || stdout != "Nothing is due.\n" || !strings.Contains(stderr, "S3 cannot be reached") {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
 }

@@ -191,6 +191,9 @@ func openDB(ctx context.Context, cfg PostgresConfig) (*metadata.DB, error) {
 	return db, nil
 }
 
+// bucketPatience is how long the bucket is waited for at the start.
+const bucketPatience = 5 * time.Second
+
 // openBlobs opens the store of messages. With S3 it also returns how to ask whether
 // that is there.
 func openBlobs(ctx context.Context, cfg BlobsConfig, log *zap.Logger, figures prometheus.Registerer, traces trace.TracerProvider) (
@@ -209,8 +212,10 @@ func openBlobs(ctx context.Context, cfg BlobsConfig, log *zap.Logger, figures pr
 	if err != nil {
 		return nil, nil, usageError{fmt.Errorf("blobs.s3: %w", err)}
 	}
-	// A node can serve without bodies, so that S3 being away is no reason not to start.
-	if err := s3Store.CheckBucket(ctx); errors.Is(err, blobstore.ErrUnavailable) {
+	// A node can serve without bodies, so that S3 being away is no reason not to start, nor to wait for long.
+	asked, cancel := context.WithTimeout(ctx, bucketPatience)
+	defer cancel()
+	if err := s3Store.CheckBucket(asked); errors.Is(err, blobstore.ErrUnavailable) {
 		log.Warn("S3 cannot be reached", zap.Error(err))
 	} else if err != nil {
 		return nil, nil, fmt.Errorf("blobs.s3: %w", err)
