@@ -177,12 +177,23 @@ select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
 from m`,
 		[]any{account, name, specialUse, random63()}, append(c.Mailbox.into(), &c.ListSeq)...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		if _, err := db.MailboxByName(ctx, account, name); err != nil {
-			return ListChange{}, fmt.Errorf("create mailbox %q: %w", name, ErrNotFound)
-		}
-		return ListChange{}, fmt.Errorf("create mailbox %q: %w", name, ErrExists)
+		return ListChange{}, db.whyNotCreated(ctx, account, name)
 	}
 	return c, err
+}
+
+// whyNotCreated tells the account's absence from a mailbox of that name, which was there whatever has become
+// of it since.
+func (db *DB) whyNotCreated(ctx context.Context, account AccountID, name string) error {
+	pulses, err := db.AccountPulses(ctx, []AccountID{account})
+	switch {
+	case err != nil:
+	case pulses[0].State == Deleting:
+		err = ErrNotFound
+	default:
+		err = ErrExists
+	}
+	return fmt.Errorf("create mailbox %q: %w", name, err)
 }
 
 // DeleteMailbox marks a mailbox as deleted, with all that is in it; its

@@ -3,6 +3,7 @@ package metadata_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"starling/metadata"
@@ -50,4 +51,36 @@ func TestListRaces(t *testing.T) {
 			wantErr(t, <-got, test.want)
 		})
 	}
+}
+
+// Who creates a mailbox of a name that another session gives up at that moment is told that it was there, not that
+// there is no such account.
+func TestCreateWhileDeleted(t *testing.T) {
+	t.Parallel()
+	d := newDoubting(t)
+	account, db := d.n.box.Account, d.direct
+	ctx, cancel := context.WithCancel(t.Context())
+	var other sync.WaitGroup
+	other.Go(func() {
+		for ctx.Err() == nil {
+			if err := errOf(db.CreateMailbox(t.Context(), account, "X", nil)); err != nil && !errors.Is(err, metadata.ErrExists) {
+				t.Error(err)
+				return
+			}
+			if err := errOf(db.DeleteMailbox(t.Context(), account, "X")); err != nil && !errors.Is(err, metadata.ErrNoMailbox) {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for met := 0; met < 300 && !t.Failed(); {
+		err := errOf(db.CreateMailbox(t.Context(), account, "X", nil))
+		if errors.Is(err, metadata.ErrExists) {
+			met++
+			continue
+		}
+		check(t, err)
+	}
+	cancel()
+	other.Wait()
 }
