@@ -201,6 +201,7 @@ type answer struct {
 	err     error
 	doubt   bool // it may have happened all the same, or not have happened for good
 	unsent  bool // it never left
+	raised  bool // the outcome ended the statement, which had found nothing against it at first
 }
 
 // Commit makes a change, in one statement and one round trip.
@@ -295,7 +296,7 @@ func judge(ctx context.Context, a answer, warned bool) answer {
 	case errors.Is(a.err, pgx.ErrNoRows):
 		a.err, a.outcome = nil, outcomeMailbox
 	case errors.As(a.err, &refused) && refused.Code == refusalCode:
-		a.err, a.outcome = nil, refused.Message
+		a.err, a.outcome, a.raised = nil, refused.Message, true
 	case errors.As(a.err, &refused):
 		a.doubt = a.doubt || again(refused.Code)
 	case errors.Is(a.err, errBroken):

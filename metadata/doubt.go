@@ -31,6 +31,9 @@ const (
 // can. Every sending carries the same stamps, so a sending that arrives late
 // is recognised too.
 func (db *DB) settle(ctx context.Context, p *plan, a answer) (Committed, error) {
+	if a.outcome == outcomeQuota && a.raised && !a.doubt {
+		a = db.send(ctx, p) // others took the room, or the limit was lifted: only a statement that begins now sees that
+	}
 	if !a.doubt {
 		return p.result(a)
 	}
