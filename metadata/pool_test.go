@@ -19,7 +19,7 @@ func TestEpochJumpNeedsOneConnection(t *testing.T) {
 	db := metadatatest.Open(t, func(c *metadata.Config) { c.MaxConns, c.AcquireTimeout = 2, 2*time.Second })
 	ctx := t.Context()
 	var boxes []metadata.Mailbox
-	for _, name := range []string{"a", "b"} {
+	for _, name := range []string{"a@example.org", "b@example.org"} {
 		account := metadatatest.Account(t, db, name)
 		box, err := db.MailboxByName(ctx, account.ID, "INBOX")
 		check(t, err)
@@ -58,7 +58,7 @@ func TestAwayIsToldAtOnce(t *testing.T) {
 		figures = append(figures, prometheus.NewRegistry())
 		c.Metrics = figures[len(figures)-1]
 	})
-	account := metadatatest.Account(t, direct, "away").ID
+	account := metadatatest.Account(t, direct, "away@example.org").ID
 	check(t, errOf(through.List(t.Context(), account)))
 	w.setDown(true)
 	w.cut()
