@@ -82,7 +82,7 @@ var fetchMacros = map[string][]string{
 var fetchModifiers = map[string]func(*Decoder, *FetchArgs){
 	"CHANGEDSINCE": func(d *Decoder, a *FetchArgs) {
 		d.SP()
-		a.ChangedSince, a.HasChangedSince = d.NZModSeq(), true
+		a.ChangedSince, a.HasChangedSince = d.ModSeq(), true
 	},
 	"VANISHED": func(_ *Decoder, a *FetchArgs) { a.Vanished = true },
 }

@@ -47,7 +47,7 @@ func selectQResync(d *Decoder, p *SelectParams) {
 	d.Byte('(')
 	q.UIDValidity = d.NZNumber()
 	d.SP()
-	q.ModSeq = d.NZModSeq()
+	q.ModSeq = d.ModSeq()
 	more := d.TrySP()
 	if more && d.Peek() != '(' {
 		q.KnownUIDs = d.PlainNumSet()

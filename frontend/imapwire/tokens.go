@@ -207,17 +207,9 @@ func (d *Decoder) NZNumber() uint32 {
 // Number64 reads a number of 63 bits (number64).
 func (d *Decoder) Number64() int64 { return int64(d.number(math.MaxInt64, "a number")) }
 
-// ModSeq reads a mod-sequence of 63 bits, which may be 0 (mod-sequence-valzer, RFC 7162 §7).
+// ModSeq reads a mod-sequence of 63 bits. It may be 0 (mod-sequence-valzer, RFC 7162 §7), also where the grammar has
+// mod-sequence-value: clients that have none yet name 0 there, Apple's Mail in CHANGEDSINCE for example.
 func (d *Decoder) ModSeq() uint64 { return d.number(math.MaxInt64, "a mod-sequence") }
-
-// NZModSeq reads a mod-sequence of 63 bits that is not 0 (mod-sequence-value, RFC 7162 §7).
-func (d *Decoder) NZModSeq() uint64 {
-	n := d.ModSeq()
-	if n == 0 {
-		d.Fail("expected a mod-sequence that is not 0")
-	}
-	return n
-}
 
 func (d *Decoder) number(limit uint64, what string) uint64 {
 	b := d.word(classDigit, what)
