@@ -43,6 +43,34 @@ func TestTexts(t *testing.T) {
 	}
 }
 
+// Lines of the log that the runbook sends somebody to look for are ones that the program writes.
+func TestLogLines(t *testing.T) {
+	t.Parallel()
+	var program strings.Builder
+	for _, folder := range []string{"../cmd/starling", "../frontend", "../metadata", "../blobstore", "../events"} {
+		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+				program.WriteString(read(t, path))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := 0
+	for _, sentence := range regexp.MustCompile(`(?i)\blog has\b[^.]*`).FindAllString(read(t, "runbook.md"), -1) {
+		for _, line := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(sentence, -1) {
+			if lines++; !regexp.MustCompile(`(Info|Warn|Error)\("` + regexp.QuoteMeta(line[1]) + `"`).MatchString(program.String()) {
+				t.Errorf("nothing writes %q into the log", line[1])
+			}
+		}
+	}
+	if lines < 4 {
+		t.Errorf("%d lines of the log were found in the runbook", lines)
+	}
+}
+
 // What the table of failures names is there: each test where it is said to be, and each figure
 // among those that a test finds on a node.
 func TestTableOfFailures(t *testing.T) {
