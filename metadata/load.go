@@ -128,6 +128,16 @@ func (db *DB) Load(ctx context.Context, account AccountID, id MailboxID, have Ve
 	return Load{}, fmt.Errorf("load mailbox: the epoch keeps changing: %w", ErrUnavailable)
 }
 
+// CountChunks counts the chunks of flags of a mailbox, those included that hold expunged messages only.
+func (db *DB) CountChunks(ctx context.Context, ref BoxRef) (n int64, err error) {
+	err = db.row(ctx, "count the chunks of a mailbox", `
+select count(*)
+from flags
+where account_id = $1::bigint and mailbox_id = $2::bigint`,
+		[]any{ref.Account, ref.Mailbox}, &n)
+	return n, err
+}
+
 // BoxRef names a mailbox of any account.
 type BoxRef struct {
 	Account AccountID

@@ -45,6 +45,7 @@ type box struct {
 	dropped   bool  // the store let go of it: its memory does not count any more
 	charged   int64 // bytes of the store's budget that it has
 	expected  int64 // bytes that its first load may need, while that is under way
+	sparse    bool  // it is likely to need far less
 	sizeBytes int64 // of sizes
 }
 
@@ -70,8 +71,16 @@ func newBox(s *Store, ref metadata.BoxRef, row *metadata.Mailbox) *box {
 	b := &box{store: s, ref: ref, turn: make(chan struct{}, 1), sessions: make(map[*Mailbox]struct{})}
 	b.sizes.box = b
 	b.expected = snapshotBytes + (row.UIDNext/metadata.ChunkSlots+1)*fullChunkBytes
+	b.sparse = b.expected > sparseLeast && row.Messages < row.UIDNext/sparseShare
 	return b
 }
+
+// A mailbox of which UIDNEXT says that it may need much, and that has few messages for that, has its chunks counted
+// before it is loaded: of years of mail that was expunged, or of UIDs that failovers passed over, nothing may be left.
+const (
+	sparseLeast = 1 << 20
+	sparseShare = 4
+)
 
 // refresh brings the current snapshot up to what PostgreSQL has, by a read
 // that begins after the call. Callers that come together share one read, which the
@@ -291,6 +300,13 @@ func (b *box) hintedBy() trace.SpanContext {
 // reserve takes the memory that the first load may need; what it needed counts
 // from reserved on.
 func (b *box) reserve(ctx context.Context) error {
+	if b.sparse {
+		n, err := b.store.db.CountChunks(ctx, b.ref)
+		if err != nil {
+			return err
+		}
+		b.expected = snapshotBytes + (n+1)*fullChunkBytes
+	}
 	if err := b.store.snapshots.take(ctx, b.ref.Account, b.expected); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package mailstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"starling/metadata"
+	"starling/metadata/metadatatest"
 )
 
 func TestBudget(t *testing.T) {
@@ -256,4 +258,30 @@ func TestShortageIsTold(t *testing.T) {
 			<-told
 		}
 	}
+}
+
+// A mailbox of which only UIDNEXT is large takes no more than what it has: beside others it could otherwise not be
+// opened any more.
+func TestSparseMailbox(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, metadata.Quota{})
+	node := func() *node {
+		n := c.still(func(c *Config) { c.SnapshotMemory = 1 << 20 })
+		n.snapshots.wait = time.Millisecond
+		c.enter(n, Inbox)
+		return n
+	}
+	x, y := node(), node()
+	c.append(c.still(), "Archive", mail("1"))
+	metadatatest.Exec(t, c.dsn, "update mailbox set uidnext = 100000000 where name = 'Archive'")
+	if n := c.enter(x, "Archive").Snapshot().Len(); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+	metadatatest.Exec(t, c.dsn, fmt.Sprintf(`
+insert into flags (account_id, mailbox_id, chunk, slots, max_modseq)
+select account_id, id, i, '\x01', 1
+from mailbox, generate_series(1, %d) i
+where name = 'Archive'`, 1<<20/fullChunkBytes))
+	_, err := y.Open(t.Context(), "Archive", func() {})
+	wantError(t, err, metadata.ErrUnavailable)
 }
