@@ -259,10 +259,12 @@ func goRuntime() row {
 			{`sum by (instance) (starling_mailstore_read_bytes{$m})`, "bodies going out {{instance}}"},
 			{`sum by (instance) (starling_mailstore_kept_rows_bytes{$m})`, "rows kept {{instance}}"},
 			{`sum by (instance) (starling_mailstore_search_bytes{$m})`, "searches {{instance}}"},
+			{`sum by (instance) (starling_mailstore_change_bytes{$m})`, "changes {{instance}}"},
 		}},
 		{title: "Memory for mail, of what there may be", unit: "percentunit", help: "The node that has most of it in use. At 100 % who asks for more waits, and is then refused.", queries: []query{
 			budget("snapshot_bytes", "snapshot", "mailboxes"), budget("inflight_bytes", "message", "coming in"),
 			budget("rows_bytes", "rows", "rows going out"), budget("read_bytes", "read", "bodies going out"),
+			budget("change_bytes", "change", "changes of many messages"),
 		}},
 		{title: "Goroutines", unit: "short", queries: one(`go_goroutines{$m}`, "{{instance}}")},
 		{title: "Pauses for garbage", unit: "s", queries: one(`rate(go_gc_duration_seconds_sum{$m}[$__rate_interval])`, "{{instance}}")},

@@ -47,6 +47,7 @@ var sentinels = []struct {
 	{mailstore.ErrExpunged, imapwire.CodeExpungeIssued, "Some of the messages are expunged"},
 	{mailstore.ErrKeywordLimit, imapwire.CodeLimit, "The mailbox cannot hold more keywords"},
 	{mailstore.ErrUIDLimit, imapwire.CodeLimit, "The mailbox has no UIDs left"},
+	{mailstore.ErrTooMany, imapwire.CodeLimit, "Too many messages to copy at once, copy some of them first"},
 	{mailstore.ErrTooBig, imapwire.CodeTooBig, "The message is too big"},
 	{auth.ErrInvalid, imapwire.CodeAuthenticationFailed, "Name or password is wrong"},
 	{auth.ErrSuspended, imapwire.CodeContactAdmin, "The account is suspended"},

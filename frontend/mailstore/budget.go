@@ -2,6 +2,7 @@ package mailstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"runtime/debug"
@@ -324,6 +325,38 @@ func (f *budget) inUse() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.used
+}
+
+// What a change holds of memory until it is committed, for each message: of a copy what PostgreSQL is sent for its row too.
+const (
+	copyBytes   = 512
+	changeBytes = 160
+)
+
+const (
+	// changeLeast is how many messages a change of which may have for nothing.
+	changeLeast = 1000
+	// changeWait is how long one waits for others, which take seconds for 100,000 messages.
+	changeWait = 10 * time.Second
+	// mostCopied is how many times what there is for all changes one COPY or MOVE may take, if it is the only one.
+	mostCopied = 4
+)
+
+// ErrTooMany says that a node has not the memory to copy so many messages at once (NO [LIMIT]).
+var ErrTooMany = errors.New("too many messages at once")
+
+// reserveChange reserves the memory for a change of n messages, each of which takes so many octets, and returns what gives
+// it back. It waits for others to be done with theirs, and must not be called with the turn of a mailbox, nor for
+// what holds some already.
+func (a *Account) reserveChange(ctx context.Context, n int, each int64) (done func(), err error) {
+	if n < changeLeast {
+		return func() {}, nil
+	}
+	octets := int64(n) * each
+	if err := a.store.changes.take(ctx, a.row.ID, octets); err != nil {
+		return nil, fmt.Errorf("change %d messages: %w", n, err)
+	}
+	return func() { a.store.changes.give(a.row.ID, octets) }, nil
 }
 
 // ReserveRead reserves n octets of memory for bodies that a session reads to answer with,

@@ -51,6 +51,11 @@ type Stored struct {
 func (m *Mailbox) Store(ctx context.Context, args StoreFlags) (Stored, error) {
 	op := &storeOp{StoreFlags: args}
 	op.UIDs = clip(op.UIDs, args.View)
+	done, err := m.account.reserveChange(ctx, args.View.count(op.UIDs), changeBytes)
+	if err != nil {
+		return Stored{}, err
+	}
+	defer done()
 	m.box.do(ctx, op)
 	return op.result, op.err
 }
@@ -207,6 +212,11 @@ func (m *Mailbox) Expunge(ctx context.Context, view *Snapshot, uids []metadata.U
 		uids = []metadata.UIDRange{{First: 1, Last: lastUID}}
 	}
 	op := &expungeOp{view: view, uids: clip(uids, view)}
+	done, err := m.account.reserveChange(ctx, min(view.count(op.uids), int(view.row.Deleted)), changeBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	m.box.do(ctx, op)
 	return op.after, op.err
 }

@@ -32,24 +32,33 @@ type Copied struct {
 }
 
 // Copy copies messages, flags and all, into the mailbox Dest of the same
-// account, all or none (RFC 9051 §6.4.7).
+// account, all or none (RFC 9051 §6.4.7). ErrTooMany says that they are more than a node can copy at once.
 func (m *Mailbox) Copy(ctx context.Context, args CopyArgs) (Copied, error) {
 	return m.transfer(ctx, args, false)
 }
 
 // Move moves messages into the mailbox Dest of the same account, all or none,
-// in one commit (RFC 6851). The mailbox as it is afterwards is proved with
+// in one commit (RFC 6851), with the errors of Copy. The mailbox as it is afterwards is proved with
 // PostgreSQL, by the commit or, if nothing was there to be moved, by asking.
 func (m *Mailbox) Move(ctx context.Context, args CopyArgs) (Copied, error) {
 	return m.transfer(ctx, args, true)
 }
 
 func (m *Mailbox) transfer(ctx context.Context, args CopyArgs, move bool) (Copied, error) {
+	args.UIDs = clip(args.UIDs, args.View)
+	n := args.View.count(args.UIDs)
+	if int64(n)*copyBytes > max(m.box.store.cfg.ChangeMemory*mostCopied, changeLeast*copyBytes) {
+		return Copied{}, fmt.Errorf("copy %d messages: %w", n, ErrTooMany)
+	}
+	giveBack, err := m.account.reserveChange(ctx, n, copyBytes)
+	if err != nil {
+		return Copied{}, err
+	}
+	defer giveBack()
 	dest, err := m.account.hold(ctx, args.Dest)
 	if err != nil {
 		return Copied{}, err
 	}
-	args.UIDs = clip(args.UIDs, args.View)
 	done, err := m.transferTo(ctx, dest, args, move)
 	if !errors.Is(err, metadata.ErrNoMailbox) || m.Gone() {
 		return done, err

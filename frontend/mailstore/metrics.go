@@ -78,6 +78,7 @@ type metrics struct {
 	refusedSnapshot prometheus.Counter
 	refusedRead     prometheus.Counter
 	refusedRows     prometheus.Counter
+	refusedChange   prometheus.Counter
 	corrupt         prometheus.Counter
 
 	collected     prometheus.Counter
@@ -129,6 +130,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		refusedSnapshot: refused.WithLabelValues("snapshot"),
 		refusedRead:     refused.WithLabelValues("read"),
 		refusedRows:     refused.WithLabelValues("rows"),
+		refusedChange:   refused.WithLabelValues("change"),
 		corrupt:         counter("mailstore_corrupt_objects_total", "Reads of objects whose bytes are not those that were stored."),
 		collected:       runs.WithLabelValues("ok"), collectFailed: runs.WithLabelValues("failed"),
 		unaccepted:  runs.WithLabelValues("unaccepted"),
@@ -169,11 +171,12 @@ func (s *Store) register(reg prometheus.Registerer) {
 	gauge("search_bytes", "Memory of what searches asked of messages.", s.recall.bytes)
 	gauge("read_bytes", "Memory reserved for bodies that are read to answer with.", s.reads.inUse)
 	gauge("rows_bytes", "Memory reserved for rows of messages that are read to answer with.", s.rows.inUse)
+	gauge("change_bytes", "Memory reserved for changes of many messages.", s.changes.inUse)
 	limit := auto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "starling_mailstore_memory_limit_bytes",
-		Help: "Memory that there may be for messages on their way in (inflight_bytes), mailboxes (snapshot_bytes), and rows and bodies to answer with (rows_bytes, read_bytes).",
+		Help: "Memory that there may be for messages on their way in (inflight_bytes), mailboxes (snapshot_bytes), changes of many messages (change_bytes), and rows and bodies to answer with (rows_bytes, read_bytes).",
 	}, []string{"what"})
-	for what, b := range map[string]*budget{"message": s.inflight, "snapshot": s.snapshots, "rows": s.rows, "read": s.reads} {
+	for what, b := range map[string]*budget{"message": s.inflight, "snapshot": s.snapshots, "rows": s.rows, "read": s.reads, "change": s.changes} {
 		limit.WithLabelValues(what).Set(float64(b.most))
 	}
 }

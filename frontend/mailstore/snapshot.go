@@ -138,6 +138,20 @@ func (s *Snapshot) Rank(uid uint32) int {
 	return rank
 }
 
+// count is how many live messages have their UIDs in ranges.
+func (s *Snapshot) count(ranges []metadata.UIDRange) int {
+	n := 0
+	for _, r := range ranges {
+		if r.First <= r.Last {
+			n += s.Rank(r.Last) - s.Rank(r.First)
+			if s.Slot(r.Last).Live() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // UID is the UID at a position, 0 to Len()-1; 0 outside of that.
 func (s *Snapshot) UID(position int) uint32 {
 	if position < 0 || position >= s.Len() {

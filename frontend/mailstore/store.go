@@ -35,6 +35,7 @@ type Config struct {
 	ReadMemory     int64 // octets of memory for rows and bodies that are read to answer with; 12 % of GOMEMLIMIT, or 512 MiB
 	RowMemory      int64 // octets of memory for rows that were read to answer with, to read them no more; 8 % of GOMEMLIMIT, or 256 MiB
 	SearchMemory   int64 // octets of memory for what searches asked of messages, to ask no more; 5 % of GOMEMLIMIT, or 128 MiB
+	ChangeMemory   int64 // octets of memory for changes of many messages; 8 % of GOMEMLIMIT, or 256 MiB
 
 	ReadTimeout  time.Duration // for loading a mailbox; 15 s
 	PutTimeout   time.Duration // for storing a message's object; 2 min
@@ -72,6 +73,7 @@ func (c *Config) setDefaults() {
 	share(&c.ReadMemory, 12, 512<<20)
 	share(&c.RowMemory, 8, 256<<20)
 	share(&c.SearchMemory, 5, 128<<20)
+	share(&c.ChangeMemory, 8, 256<<20)
 	def(&c.ReadTimeout, 15*time.Second)
 	def(&c.PutTimeout, 2*time.Minute)
 	def(&c.Linger, time.Minute)
@@ -109,6 +111,7 @@ type Store struct {
 	inflight  *budget // messages on their way in
 	reads     *budget // bodies that are read to answer with
 	rows      *budget // rows of messages that are
+	changes   *budget // changes of many messages
 	snapshots *budget // mailboxes that are held
 	kept      *rowCache
 	recall    *recall
@@ -148,6 +151,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		inflight:  newBudget("take in a message beside others", cfg.Inflight, cfg.Inflight/budgetShare, m.refusedMessage),
 		reads:     newBudget("read beside others", cfg.ReadMemory-rows, (cfg.ReadMemory-rows)/budgetShare, m.refusedRead),
 		rows:      newBudget("read messages beside others", rows, rows/budgetShare, m.refusedRows),
+		changes:   newBudget("change many messages beside others", cfg.ChangeMemory, cfg.ChangeMemory/budgetShare, m.refusedChange),
 		snapshots: newBudget("load a mailbox beside others", cfg.SnapshotMemory, noShare, m.refusedSnapshot),
 		kept:      newRowCache(cfg.RowMemory),
 		recall:    newRecall(cfg.SearchMemory),
@@ -156,6 +160,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s.proofs, s.names = newGather(&s.work, s.prove), newGather(&s.work, s.find)
 	s.lists.due = make(map[metadata.AccountID]time.Time)
 	s.snapshots.room, s.snapshots.passes = s.makeRoom, true
+	s.changes.wait = changeWait
 	s.inflight.room, s.reads.room, s.rows.room = s.shortage, s.shortage, s.shortage
 	if cfg.Traces != nil {
 		s.tracer = cfg.Traces.Tracer("starling/frontend/mailstore")
