@@ -69,6 +69,42 @@ func runFetch(t testing.TB, v *view, by numbering, enabled extensions, text stri
 	return out.String()
 }
 
+// Which messages are recent is known without going through them: those of a session may be as many as the mailbox has,
+// and are counted whenever one arrives.
+func TestRecent(t *testing.T) {
+	t.Parallel()
+	const messages = 2000
+	v := viewOf(messages, nil, func(uid uint32) metadata.Slot {
+		slot := byUIDs(uid)
+		if uid%7 == 0 || uid%10 == 9 {
+			slot.Flags = metadata.Expunged
+		}
+		return slot
+	})
+	for uid := uint32(7); uid < messages; uid += 21 {
+		v.ghosts = append(v.ghosts, ghost{uid: uid, slot: byUIDs(uid)})
+	}
+	want := make(map[uint32]bool)
+	for first := uint32(3); first < messages; first += 10 {
+		v.recent.add(first, first+6)
+		for uid := first; uid <= first+6; uid++ {
+			want[uid] = true
+		}
+	}
+	n := uint32(0)
+	for m := range v.messages(everything) {
+		if v.recent.contains(m.uid) != want[m.uid] {
+			t.Errorf("%d is recent: %v", m.uid, !want[m.uid])
+		}
+		if want[m.uid] {
+			n++
+		}
+	}
+	if got := v.recent.count(v); got != n {
+		t.Errorf("%d are recent, want %d", got, n)
+	}
+}
+
 func TestFetchFromView(t *testing.T) {
 	t.Parallel()
 	gone := metadata.Slot{ModSeq: 50, Flags: metadata.Expunged}

@@ -58,16 +58,16 @@ func (s *session) update(to *mailstore.Snapshot, whole bool, said func(mailstore
 	before := v.exists()
 	if whole {
 		s.tellGone(&d)
-		before = v.exists() - uint32(len(d.Gone)) //nolint:gosec // part of exists
+		before = v.exists() - uint32(d.Gone) //nolint:gosec // part of exists
 	} else {
 		v.addGhosts(&d)
 	}
 	v.snap = to
 	s.tellKeywords()
 	if v.exists() != before {
-		s.arrived(d.Arrived)
+		s.arrived(&d)
 	}
-	for _, c := range d.Changed {
+	for c := range d.EachChanged {
 		if said != nil && said(c) {
 			continue
 		}
@@ -83,14 +83,14 @@ func (s *session) update(to *mailstore.Snapshot, whole bool, said func(mailstore
 // The view still has its old snapshot.
 func (s *session) tellGone(d *mailstore.Difference) {
 	v := s.view
-	if len(v.ghosts) == 0 && len(d.Gone) == 0 {
+	if len(v.ghosts) == 0 && d.Gone == 0 {
 		return
 	}
 	var gone imapwire.NumSet
 	for _, g := range v.ghosts {
 		gone.Add(g.uid)
 	}
-	for _, g := range d.Gone {
+	for g := range d.EachGone {
 		gone.Add(g.UID)
 	}
 	if s.has(qResync) {
@@ -108,12 +108,12 @@ func (s *session) tellGone(d *mailstore.Difference) {
 
 // addGhosts keeps what d says is gone as ghosts.
 func (v *view) addGhosts(d *mailstore.Difference) {
-	if len(d.Gone) == 0 {
+	if d.Gone == 0 {
 		return
 	}
-	merged := make([]ghost, 0, len(v.ghosts)+len(d.Gone))
+	merged := make([]ghost, 0, len(v.ghosts)+d.Gone)
 	i := 0
-	for _, g := range d.Gone {
+	for g := range d.EachGone {
 		for i < len(v.ghosts) && v.ghosts[i].uid < g.UID {
 			merged = append(merged, v.ghosts[i])
 			i++
@@ -138,13 +138,13 @@ func without(set, gone imapwire.NumSet) imapwire.NumSet {
 }
 
 // arrived tells how many messages there are, and which session may call the new ones recent.
-func (s *session) arrived(uids []uint32) {
+func (s *session) arrived(d *mailstore.Difference) {
 	v := s.view
 	s.enc.Exists(v.exists())
-	if s.has(rev2) || len(uids) == 0 {
+	if s.has(rev2) || d.Arrived == 0 {
 		return
 	}
-	v.recent.add(uids[0], uids[len(uids)-1])
+	v.recent.add(d.First, d.Last)
 	s.enc.Recent(v.recent.count(v))
 	if !v.readOnly {
 		s.server.claimLater(s)

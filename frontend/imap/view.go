@@ -212,19 +212,17 @@ func (r *recent) add(first, last uint32) {
 }
 
 func (r *recent) contains(uid uint32) bool {
-	for _, x := range r.ranges {
-		if x.First <= uid && uid <= x.Last {
-			return true
-		}
-	}
-	return false
+	return len(r.ranges) > 0 && named(r.ranges, uid)
 }
 
 // count is how many messages of the view are recent.
 func (r *recent) count(v *view) uint32 {
 	var n uint32
-	for range v.messages(r.ranges) {
-		n++
+	for _, x := range r.ranges {
+		n += v.seq(x.Last) - v.seq(x.First)
+		if _, _, ok := v.slot(x.Last); ok {
+			n++
+		}
 	}
 	return n
 }
