@@ -1,6 +1,7 @@
 package imap
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -41,13 +42,13 @@ func (c listCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	}
 	q := newListQuery(&c.args)
 	var failed error
-	q.run(newListTree(&list), func(e *listEntry, l *imapwire.Listing) {
+	limit := q.run(newListTree(&list), func(e *listEntry, l *imapwire.Listing) {
 		s.enc.List(l)
 		if e.row != nil && c.args.Return.Status != nil && failed == nil { // RFC 5819 §2
 			failed = s.tellStatus(ctx, e.name, e.row, c.args.Return.Status)
 		}
 	})
-	return "", failed
+	return "", cmp.Or(failed, limit)
 }
 
 // lsubCmd is LSUB (RFC 3501 §6.3.9).
@@ -67,8 +68,7 @@ func (c lsubCmd) run(ctx context.Context, s *session) (imapwire.Code, error) {
 	if err != nil {
 		return "", fmt.Errorf("list subscriptions: %w", err)
 	}
-	newListTree(&list).lsub(newListPattern(c.reference, c.pattern), s.enc.LSub)
-	return "", nil
+	return "", newListTree(&list).lsub(newListPattern(c.reference, c.pattern), s.enc.LSub)
 }
 
 // namespaceCmd is NAMESPACE (RFC 9051 §6.3.10).

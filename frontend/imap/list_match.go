@@ -27,11 +27,17 @@ func checkPatterns(reference string, patterns ...string) error {
 // §6.3.9): "*" stands for any characters, "%" for any but the delimiter.
 type listPattern struct {
 	text  string
-	least int // bytes that a name needs at least
+	least int  // bytes that a name needs at least
+	steps *int // that were taken to match it, and others of the command
 }
 
-func newListPattern(reference, pattern string) listPattern {
-	p := listPattern{text: reference + pattern}
+// maxSteps is how many steps one command may need to match its patterns against all names: less than a second.
+const maxSteps = 50_000_000
+
+var errSteps = nof(imapwire.CodeLimit, "It takes too long to compare the names with such patterns")
+
+func newListPattern(reference, pattern string) *listPattern {
+	p := &listPattern{text: reference + pattern, steps: new(int)}
 	for i := range len(p.text) {
 		if c := p.text[i]; c != '*' && c != '%' {
 			p.least++
@@ -42,15 +48,16 @@ func newListPattern(reference, pattern string) listPattern {
 
 // parents says whether the pattern asks for names of levels too, at which there is no
 // mailbox but below which there are some: not where "*" shows those below anyway.
-func (p listPattern) parents() bool {
+func (p *listPattern) parents() bool {
 	return strings.HasSuffix(p.text, "%") || !strings.Contains(p.text, "*")
 }
 
 // matches says whether the pattern fits all of name. It takes at most the product of
 // both lengths: of the wildcards tried again only the last "%" and the last "*" count,
 // since what an earlier one could reach they reach too.
-func (p listPattern) matches(name string) bool {
-	if len(name) < p.least {
+func (p *listPattern) matches(name string) bool {
+	*p.steps++
+	if len(name) < p.least || *p.steps > maxSteps {
 		return false
 	}
 	type retry struct{ pattern, name int } // pattern: behind the wildcard; 0: none yet
@@ -58,6 +65,7 @@ func (p listPattern) matches(name string) bool {
 	i, j := 0, 0
 	folded := foldedPrefix(name)
 	for {
+		*p.steps++
 		switch {
 		case i < len(p.text) && p.text[i] == '*':
 			i++

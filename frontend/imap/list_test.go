@@ -1,7 +1,12 @@
 package imap
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -115,6 +120,7 @@ func TestListPatternAgainstDefinition(t *testing.T) {
 func BenchmarkListPattern(b *testing.B) {
 	p := newListPattern("", "*Archive%2024*")
 	for b.Loop() {
+		*p.steps = 0
 		p.matches("Projects/Starling/Archive of 2024/Correspondence")
 	}
 }
@@ -218,14 +224,14 @@ func TestList(t *testing.T) {
 			t.Parallel()
 			q := newListQuery(&c.args)
 			var got []string
-			q.run(newListTree(listOf(exampleList...)), func(e *listEntry, l *imapwire.Listing) {
+			err := q.run(newListTree(listOf(exampleList...)), func(e *listEntry, l *imapwire.Listing) {
 				if e.name != l.Name {
 					t.Errorf("entry %q is listed as %q", e.name, l.Name)
 				}
 				got = append(got, show(l))
 			})
-			if !slices.Equal(got, c.want) {
-				t.Errorf("got  %q\nwant %q", got, c.want)
+			if err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("got  %q, error %v\nwant %q", got, err, c.want)
 			}
 		})
 	}
@@ -243,11 +249,11 @@ func TestLSub(t *testing.T) {
 		{"", "", nil},
 	} {
 		var got []string
-		newListTree(listOf(exampleList...)).lsub(newListPattern(c.reference, c.pattern), func(l *imapwire.Listing) {
+		err := newListTree(listOf(exampleList...)).lsub(newListPattern(c.reference, c.pattern), func(l *imapwire.Listing) {
 			got = append(got, show(l))
 		})
-		if !slices.Equal(got, c.want) {
-			t.Errorf("LSUB %q %q: got %q, want %q", c.reference, c.pattern, got, c.want)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("LSUB %q %q: got %q, error %v, want %q", c.reference, c.pattern, got, err, c.want)
 		}
 	}
 }
@@ -256,11 +262,110 @@ func TestLSub(t *testing.T) {
 func TestListOrder(t *testing.T) {
 	t.Parallel()
 	var got []string
-	for _, e := range newListTree(listOf("a-b", "a", "a/b", "a b", "a/b/c", "a/b-c")).sorted() {
+	for e := range newListTree(listOf("a-b", "a", "a/b", "a b", "a/b/c", "a/b-c")).entries {
 		got = append(got, e.name)
 	}
 	if want := []string{"a", "a/b", "a/b/c", "a/b-c", "a b", "a-b"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// The names of a tree, and what stands below each, against a map of all levels.
+func TestListTreeAgainstDefinition(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 500 {
+		var names []string
+		for range random.IntN(12) {
+			var levels []string
+			for range 1 + random.IntN(4) {
+				levels = append(levels, []string{"a", "b", "a-", "a b", "-"}[random.IntN(5)])
+			}
+			if name := strings.Join(levels, "/"); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		mailboxes, subs := make(map[string]bool), make(map[string]bool)
+		for i, name := range names {
+			switch random.IntN(3) {
+			case 0:
+				names[i], subs[name] = "!"+name, true
+			case 1:
+				names[i], subs[name], mailboxes[name] = "+"+name, true, true
+			default:
+				mailboxes[name] = true
+			}
+		}
+		below := func(all map[string]bool, above string) bool {
+			for name := range all {
+				if strings.HasPrefix(name, above+"/") {
+					return true
+				}
+			}
+			return false
+		}
+		tree, got := newListTree(listOf(names...)), make(map[string]bool)
+		tree.mark(func(e *listEntry) bool { return e.subscribed })
+		for e := range tree.entries {
+			if got[e.name] {
+				t.Fatalf("%q: %q comes twice", names, e.name)
+			}
+			got[e.name] = true
+			if (e.row != nil) != mailboxes[e.name] || e.subscribed != subs[e.name] || e.children != below(mailboxes, e.name) || e.below != below(subs, e.name) {
+				t.Fatalf("%q: entry %+v", names, *e)
+			}
+		}
+		for _, name := range names {
+			for name = strings.TrimLeft(name, "!+"); name != ""; name = name[:max(strings.LastIndexByte(name, '/'), 0)] {
+				if !got[name] {
+					t.Fatalf("%q: %q is missing", names, name)
+				}
+			}
+		}
+	}
+}
+
+// The levels above ten thousand mailboxes, of which there may be twenty times as many, are not held.
+func TestListOfDeepNames(t *testing.T) { //nolint:paralleltest // it measures what the process allocates
+	var names []string
+	for i := range 10_000 {
+		names = append(names, strings.Repeat(fmt.Sprintf("%04d/", i), 19)+"x")
+	}
+	list := listOf(names...)
+	q := newListQuery(&imapwire.ListArgs{Patterns: []string{"*x%"}})
+	n := 0
+	var was, is runtime.MemStats
+	runtime.ReadMemStats(&was)
+	tree := newListTree(list)
+	err := q.run(tree, func(*listEntry, *imapwire.Listing) { n++ })
+	runtime.ReadMemStats(&is)
+	if err != nil || n != 10_000 {
+		t.Errorf("%d names, error %v", n, err)
+	}
+	if took := is.TotalAlloc - was.TotalAlloc; took > 8<<20 {
+		t.Errorf("it took %d octets", took)
+	}
+}
+
+// Names and patterns that take too many steps to compare are refused.
+func TestListSteps(t *testing.T) {
+	t.Parallel()
+	var names []string
+	for i := range 1000 {
+		names = append(names, strings.Repeat("a", 900)+strconv.Itoa(i))
+	}
+	list := listOf(names...)
+	list.Subscriptions = names
+	pattern := "*" + strings.Repeat("a", 450) + "b"
+	q := newListQuery(&imapwire.ListArgs{Patterns: []string{pattern}})
+	var status *StatusError
+	for _, err := range []error{
+		q.run(newListTree(list), func(*listEntry, *imapwire.Listing) {}),
+		newListTree(list).lsub(newListPattern("", pattern), func(*imapwire.Listing) {}),
+	} {
+		if !errors.As(err, &status) || status.Code != imapwire.CodeLimit {
+			t.Errorf("error is %v", err)
+		}
 	}
 }
 

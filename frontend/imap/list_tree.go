@@ -20,66 +20,92 @@ type listEntry struct {
 	below      bool // something that is selected is below it, and not told of itself
 }
 
-// listTree is the names of an account, those of missing levels included.
+// listTree is the names of an account, those of missing levels included. These are not held: twenty of them may stand
+// above each of ten thousand mailboxes.
 type listTree struct {
-	entries map[string]*listEntry
+	mailboxes []*metadata.Mailbox // by name, each level right before those below it, as all that follows
+	names     []string            // of mailboxes and subscriptions, each once
+	subs      []string            // of subscriptions
+	marked    []string            // of what is selected, once that was asked
 }
 
 func newListTree(list *metadata.List) *listTree {
-	t := &listTree{entries: make(map[string]*listEntry, len(list.Mailboxes)+len(list.Subscriptions))}
+	t := &listTree{subs: slices.Clone(list.Subscriptions)}
 	for i := range list.Mailboxes {
-		row := &list.Mailboxes[i]
-		t.entry(row.Name).row = row
-		t.above(row.Name, func(e *listEntry) { e.children = true })
+		t.mailboxes = append(t.mailboxes, &list.Mailboxes[i])
+		t.names = append(t.names, list.Mailboxes[i].Name)
 	}
-	for _, name := range list.Subscriptions {
-		t.entry(name).subscribed = true
-	}
+	slices.SortFunc(t.mailboxes, func(a, b *metadata.Mailbox) int { return compareLevels(a.Name, b.Name) })
+	slices.SortFunc(t.subs, compareLevels)
+	t.names = append(t.names, t.subs...)
+	slices.SortFunc(t.names, compareLevels)
+	t.names = slices.Compact(t.names)
 	return t
 }
 
-func (t *listTree) entry(name string) *listEntry {
-	e := t.entries[name]
-	if e == nil {
-		e = &listEntry{name: name}
-		t.entries[name] = e
+// mark notes what is selected, so that it is known at all levels above that there is something below.
+func (t *listTree) mark(selected func(*listEntry) bool) {
+	for e := range t.entries {
+		if selected(e) {
+			t.marked = append(t.marked, e.name)
+		}
 	}
-	return e
 }
 
-// above calls do for the levels above name, which come to be entries by it.
-func (t *listTree) above(name string, do func(*listEntry)) {
-	for {
-		i := strings.LastIndexByte(name, mailstore.Delimiter)
-		if i < 0 {
+// entries yields all names, each level right before those below it. An entry is good until the next.
+func (t *listTree) entries(yield func(*listEntry) bool) {
+	var e listEntry
+	before := ""
+	for _, name := range t.names {
+		for i := commonLevels(before, name); i < len(name); i++ {
+			if name[i] != mailstore.Delimiter {
+				continue
+			}
+			if t.describe(&e, name[:i]); !yield(&e) {
+				return
+			}
+		}
+		if t.describe(&e, name); !yield(&e) {
 			return
 		}
-		name = name[:i]
-		do(t.entry(name))
+		before = name
 	}
 }
 
-// mark notes at all levels above what is selected that there is something below.
-func (t *listTree) mark(selected func(*listEntry) bool) {
-	var names []string
-	for name, e := range t.entries {
-		if selected(e) {
-			names = append(names, name)
+// describe makes e the entry of a name.
+func (t *listTree) describe(e *listEntry, name string) {
+	i, found := slices.BinarySearchFunc(t.mailboxes, name, func(m *metadata.Mailbox, name string) int { return compareLevels(m.Name, name) })
+	*e = listEntry{name: name}
+	if found {
+		e.row = t.mailboxes[i]
+		i++
+	}
+	e.children = i < len(t.mailboxes) && isBelow(t.mailboxes[i].Name, name)
+	_, e.subscribed = slices.BinarySearchFunc(t.subs, name, compareLevels)
+	i, found = slices.BinarySearchFunc(t.marked, name, compareLevels)
+	if found {
+		i++
+	}
+	e.below = i < len(t.marked) && isBelow(t.marked[i], name)
+}
+
+// commonLevels is the length of the levels that b has in common with a, with the delimiter behind them.
+func commonLevels(a, b string) int {
+	n := 0
+	for i := 0; i < len(b); i++ {
+		if b[i] == mailstore.Delimiter && (i == len(a) || i < len(a) && a[i] == mailstore.Delimiter) {
+			n = i + 1
+		}
+		if i >= len(a) || a[i] != b[i] {
+			break
 		}
 	}
-	for _, name := range names {
-		t.above(name, func(e *listEntry) { e.below = true })
-	}
+	return n
 }
 
-// sorted is the entries, each level right before those below it.
-func (t *listTree) sorted() []*listEntry {
-	entries := make([]*listEntry, 0, len(t.entries))
-	for _, e := range t.entries {
-		entries = append(entries, e)
-	}
-	slices.SortFunc(entries, func(a, b *listEntry) int { return compareLevels(a.name, b.name) })
-	return entries
+// isBelow says whether name stands below the level above.
+func isBelow(name, above string) bool {
+	return len(name) > len(above) && name[len(above)] == mailstore.Delimiter && strings.HasPrefix(name, above)
 }
 
 // compareLevels compares as if the delimiter were the least of all characters.
@@ -101,16 +127,19 @@ func compareLevels(a, b string) int {
 
 // listQuery is what a LIST command asks of a tree.
 type listQuery struct {
-	patterns []listPattern
+	patterns []*listPattern
+	steps    *int // of all of them
 	sel      imapwire.ListSelect
 	ret      imapwire.ListReturn
 	extended bool
 }
 
 func newListQuery(args *imapwire.ListArgs) listQuery {
-	q := listQuery{sel: args.Select, ret: args.Return, extended: args.Extended}
+	q := listQuery{sel: args.Select, ret: args.Return, extended: args.Extended, steps: new(int)}
 	for _, pattern := range args.Patterns {
-		q.patterns = append(q.patterns, newListPattern(args.Reference, pattern))
+		p := newListPattern(args.Reference, pattern)
+		p.steps = q.steps
+		q.patterns = append(q.patterns, p)
 	}
 	return q
 }
@@ -131,20 +160,26 @@ func (q *listQuery) selects(e *listEntry) bool {
 // isSelective says whether there are options that leave mailboxes out.
 func (q *listQuery) isSelective() bool { return q.sel.Subscribed || q.sel.SpecialUse }
 
-// run yields what the client is told, each name once.
-func (q *listQuery) run(t *listTree, yield func(*listEntry, *imapwire.Listing)) {
+// run yields what the client is told, each name once. It ends with NO [LIMIT] where holding the patterns against the
+// names takes too long.
+func (q *listQuery) run(t *listTree, yield func(*listEntry, *imapwire.Listing)) error {
 	if q.sel.RecursiveMatch { // of what is told of itself nothing need be told above it (RFC 5258 §3.5)
 		t.mark(func(e *listEntry) bool { return q.selects(e) && !q.matches(e.name) })
 	}
-	for _, e := range t.sorted() {
-		if q.shows(e) {
+	for e := range t.entries {
+		shows := q.shows(e)
+		if *q.steps > maxSteps {
+			return errSteps
+		}
+		if shows {
 			yield(e, q.listing(e))
 		}
 	}
+	return nil
 }
 
 func (q *listQuery) matches(name string) bool {
-	return slices.ContainsFunc(q.patterns, func(p listPattern) bool { return p.matches(name) })
+	return *q.steps <= maxSteps && slices.ContainsFunc(q.patterns, func(p *listPattern) bool { return p.matches(name) })
 }
 
 func (q *listQuery) shows(e *listEntry) bool {
@@ -200,9 +235,9 @@ func (q *listQuery) childInfo() []string {
 // lsub yields what LSUB is answered with: subscriptions that match, and where
 // "%" keeps a subscription from matching, the level above it, which alone is
 // \Noselect (RFC 3501 §6.3.9).
-func (t *listTree) lsub(p listPattern, yield func(*imapwire.Listing)) {
+func (t *listTree) lsub(p *listPattern, yield func(*imapwire.Listing)) error {
 	t.mark(func(e *listEntry) bool { return e.subscribed })
-	for _, e := range t.sorted() {
+	for e := range t.entries {
 		above := e.below && p.parents()
 		if !e.subscribed && !above || !p.matches(e.name) {
 			continue
@@ -213,4 +248,8 @@ func (t *listTree) lsub(p listPattern, yield func(*imapwire.Listing)) {
 		}
 		yield(l)
 	}
+	if *p.steps > maxSteps {
+		return errSteps
+	}
+	return nil
 }

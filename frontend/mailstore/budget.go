@@ -334,7 +334,7 @@ const (
 )
 
 const (
-	// changeLeast is how many messages a change of which may have for nothing.
+	// changeLeast is up to how many messages a change need not ask.
 	changeLeast = 1000
 	// changeWait is how long one waits for others, which take seconds for 100,000 messages.
 	changeWait = 10 * time.Second
@@ -349,7 +349,7 @@ var ErrTooMany = errors.New("too many messages at once")
 // it back. It waits for others to be done with theirs, and must not be called with the turn of a mailbox, nor for
 // what holds some already.
 func (a *Account) reserveChange(ctx context.Context, n int, each int64) (done func(), err error) {
-	if n < changeLeast {
+	if n <= changeLeast {
 		return func() {}, nil
 	}
 	octets := int64(n) * each
