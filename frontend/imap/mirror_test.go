@@ -97,12 +97,7 @@ func (m *mirror) run(format string, args ...any) string {
 	m.log = append(m.log, fmt.Sprintf("  > %s%s", tag, command))
 	m.send(tag + command)
 	for {
-		line, err := m.in.ReadString('\n')
-		if err != nil {
-			m.fail("%v", err)
-		}
-		line = strings.TrimRight(line, "\r\n")
-		m.log = append(m.log, "  < "+line)
+		line := m.read()
 		m.take(line)
 		if strings.HasPrefix(line, "+ ") { // of IDLE
 			m.send("DONE")
@@ -114,6 +109,23 @@ func (m *mirror) run(format string, args ...any) string {
 				m.highest = max(m.highest, m.told)
 			}
 			return rest
+		}
+	}
+}
+
+// read reads a response. The text of the messages is empty, and so are the literals of it.
+func (m *mirror) read() string {
+	m.t.Helper()
+	response := ""
+	for {
+		line, err := m.in.ReadString('\n')
+		if err != nil {
+			m.fail("%v", err)
+		}
+		response += strings.TrimRight(line, "\r\n")
+		if !strings.HasSuffix(response, " {0}") {
+			m.log = append(m.log, "  < "+response)
+			return response
 		}
 	}
 }
@@ -297,12 +309,7 @@ func (m *mirror) comeBack() {
 	}
 	exists := 0
 	for {
-		line, err := m.in.ReadString('\n')
-		if err != nil {
-			m.fail("%v", err)
-		}
-		line = strings.TrimRight(line, "\r\n")
-		m.log = append(m.log, "  < "+line)
+		line := m.read()
 		if h := mirrorGone.FindStringSubmatch(line); h != nil {
 			for _, uid := range numbers(h[2]) {
 				delete(all, uid)
