@@ -37,13 +37,27 @@ func newDeserted(t *testing.T, prepare func(db *metadata.DB)) *deserted {
 	prepare(d.db)
 	d.exec("alter system set synchronous_standby_names = 'nobody'")
 	d.exec("select pg_reload_conf()")
-	for deadline, set := time.Now().Add(20*time.Second), ""; set != "nobody"; {
-		check(t, d.operator.QueryRow(t.Context(), "select current_setting('synchronous_standby_names')").Scan(&set))
-		if time.Now().After(deadline) {
-			t.Fatal("the setting does not arrive")
-		}
+	for !d.commitsWait() {
 	}
 	return d
+}
+
+// commitsWait reports whether they do yet: the checkpointer sees to it, some time after the settings are read anew.
+func (d *deserted) commitsWait() bool {
+	done := make(chan error, 1)
+	go func() { done <- errOf(d.operator.Exec(d.t.Context(), "comment on database postgres is 'a commit'")) }()
+	for waited := false; ; {
+		if pid := d.waits("comment on%"); pid != 0 {
+			waited = true
+			d.cancel(pid)
+		}
+		select {
+		case err := <-done:
+			check(d.t, err)
+			return waited
+		default:
+		}
+	}
 }
 
 func (d *deserted) exec(sql string) {
@@ -55,15 +69,21 @@ func (d *deserted) exec(sql string) {
 // waiting returns a backend that waits for the standby with a query like this.
 func (d *deserted) waiting(like string) (pid int) {
 	d.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); pid == 0; {
-		check(d.t, d.operator.QueryRow(d.t.Context(), `
-select coalesce(max(pid), 0)
-from pg_stat_activity
-where wait_event = 'SyncRep' and query like $1::text`, like).Scan(&pid))
-		if pid == 0 && time.Now().After(deadline) {
+	for deadline := time.Now().Add(20 * time.Second); pid == 0; pid = d.waits(like) {
+		if time.Now().After(deadline) {
 			d.t.Fatalf("nobody waits for the standby with %s", like)
 		}
 	}
+	return pid
+}
+
+// waits returns such a backend if there is one; else 0.
+func (d *deserted) waits(like string) (pid int) {
+	d.t.Helper()
+	check(d.t, d.operator.QueryRow(d.t.Context(), `
+select coalesce(max(pid), 0)
+from pg_stat_activity
+where wait_event = 'SyncRep' and query like $1::text`, like).Scan(&pid))
 	return pid
 }
 
