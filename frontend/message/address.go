@@ -153,9 +153,10 @@ func encodedWord(b []byte) int {
 	return 0
 }
 
-// put adds to the text, as a new word if there was white space.
+// put adds to the text, as a new word if there was white space, which means nothing around the dots of a domain (RFC 5322 §4.4).
 func (p *addressParser) put(b []byte) {
-	if p.gap && len(p.text) > 0 && p.text[len(p.text)-1] != '@' {
+	domain := p.at >= 0 && (bytes.HasSuffix(p.text, []byte{'.'}) || bytes.HasPrefix(b, []byte{'.'}))
+	if p.gap && len(p.text) > 0 && p.text[len(p.text)-1] != '@' && !domain {
 		p.text = append(p.text, ' ')
 		p.word = len(p.text)
 		p.words++

@@ -28,7 +28,9 @@ func TestAddresses(t *testing.T) {
 		{"<@a.test:john@c.test>", `((NIL "@a.test" "john" "c.test"))`},
 		{`"joe doe"@example.org`, `((NIL NIL "joe doe" "example.org"))`},
 		{`<"joe@home"@example.org>`, `((NIL NIL "joe@home" "example.org"))`},
-		{"joe @ example . org", `((NIL NIL "joe" "example . org"))`},
+		{"joe @ example . org", `((NIL NIL "joe" "example.org"))`},
+		{"Mary Smith <@machine.tld:mary@example.net>, , jdoe@test   . example", `(("Mary Smith" "@machine.tld" "mary" "example.net")(NIL NIL "jdoe" "test.example"))`}, // RFC 5322 A.6.1
+		{"<joe@example . (a comment) org>", `((NIL NIL "joe" "example.org"))`},
 		{"joe@[IPv6:::1]", `((NIL NIL "joe" "[IPv6:::1]"))`},
 		{"joe\r\n <joe@\r\n example.org>", `(("joe" NIL "joe" "example.org"))`},
 		{"=?utf-8?Q?J=C3=B6e?= <joe@example.org>", `(("=?utf-8?Q?J=C3=B6e?=" NIL "joe" "example.org"))`},
