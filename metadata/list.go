@@ -26,14 +26,24 @@ type ListChange struct {
 
 const inbox = "INBOX"
 
-// List reads the mailboxes of an account, with all that STATUS says of them,
-// and its subscriptions. The error is ErrNotFound if there is no such account.
+// MaxMailboxes is how many mailboxes an account can have, and how many subscriptions: a list is held in memory by
+// each session that asks for it.
+const MaxMailboxes = 10_000
+
+// What the name of a mailbox may have: octets, and levels.
+const (
+	MaxName   = 1000
+	MaxLevels = 20
+)
+
+// List reads the mailboxes of an account, with all that STATUS says of them, which is not their
+// keywords, and its subscriptions. The error is ErrNotFound if there is no such account.
 func (db *DB) List(ctx context.Context, account AccountID) (List, error) {
 	var l List
 	err := db.rows(ctx, "list mailboxes", `
 select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
-  m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
+  m.recent, m.horizon, m.jumps, '{}'::text[], m.special_use, m.listseq, m.dropped,
   s.name,
   (select a.listseq from account a where a.account_id = $1::bigint)
 from (
@@ -147,7 +157,7 @@ func noMailbox(err error, name string) error {
 
 // CreateMailbox makes an empty mailbox, but not what may be missing above it.
 // The error is ErrExists if the name is taken, ErrNotFound if the account is
-// not there or being deleted.
+// not there or being deleted, ErrListLimit if it has MaxMailboxes mailboxes.
 func (db *DB) CreateMailbox(ctx context.Context, account AccountID, name string, specialUse []string) (ListChange, error) {
 	c := ListChange{Mailbox: Mailbox{Account: account}}
 	if specialUse == nil {
@@ -164,6 +174,7 @@ with a as (
       select 1
       from mailbox m
       where m.account_id = $1::bigint and m.name = $2::text and not m.dropped)
+    and (select count(*) from mailbox m where m.account_id = $1::bigint and not m.dropped) < $5::bigint
   returning listseq, next_mailbox - 1 as id, last_uidvalidity),
 m as (
   insert into mailbox as m (account_id, id, uidvalidity, stamp, epoch, listseq, name, special_use)
@@ -175,21 +186,32 @@ select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
   m.listseq
 from m`,
-		[]any{account, name, specialUse, random63()}, append(c.Mailbox.into(), &c.ListSeq)...)
+		[]any{account, name, specialUse, random63(), int64(MaxMailboxes)}, append(c.Mailbox.into(), &c.ListSeq)...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ListChange{}, db.whyNotCreated(ctx, account, name)
 	}
 	return c, err
 }
 
-// whyNotCreated tells the account's absence from a mailbox of that name, which was there whatever has become
-// of it since.
+// whyNotCreated tells the account's absence, and its having too many, from a mailbox of that name, which was there
+// whatever has become of it since.
 func (db *DB) whyNotCreated(ctx context.Context, account AccountID, name string) error {
+	var many int64
+	var there bool
 	pulses, err := db.AccountPulses(ctx, []AccountID{account})
+	if err == nil {
+		err = db.row(ctx, "count mailboxes", `
+select count(*), coalesce(bool_or(m.name = $2::text), false)
+from mailbox m
+where m.account_id = $1::bigint and not m.dropped`,
+			[]any{account, name}, &many, &there)
+	}
 	switch {
 	case err != nil:
 	case pulses[0].State == Deleting:
 		err = ErrNotFound
+	case many >= MaxMailboxes && !there:
+		err = ErrListLimit
 	default:
 		err = ErrExists
 	}
@@ -256,7 +278,8 @@ select exists (
 
 // RenameMailbox gives a mailbox and its children another name; from may also
 // be a name that only stands above others. The error is ErrInbox for INBOX,
-// ErrNoMailbox if nothing is there, ErrExists if one of the new names is taken.
+// ErrNoMailbox if nothing is there, ErrExists if one of the new names is taken, ErrName if
+// one of the children would have a longer name than MaxName octets or MaxLevels levels.
 func (db *DB) RenameMailbox(ctx context.Context, account AccountID, from, to string) (ListChange, error) {
 	what := fmt.Sprintf("rename mailbox %q to %q", from, to)
 	if from == inbox {
@@ -266,18 +289,24 @@ func (db *DB) RenameMailbox(ctx context.Context, account AccountID, from, to str
 		return ListChange{}, fmt.Errorf("%s: %w", what, ErrExists)
 	}
 	var c ListChange
-	found := false
+	found, long := false, false
 	err := db.writeRows(ctx, what, `
 with v as materialized (
   select m.id, $3::text || substr(m.name, length($2::text) + 1) as new_name
   from mailbox m
   where m.account_id = $1::bigint and not m.dropped
     and (m.name = $2::text or m.name >= $2::text || '/' and m.name < $2::text || '0')),
+long as materialized (
+  select 1
+  from v
+  where octet_length(v.new_name) > $4::bigint or length(v.new_name) - length(replace(v.new_name, '/', '')) >= $5::bigint
+  limit 1),
 a as (
   update account
   set listseq = listseq + 1
   where account_id = $1::bigint
     and exists (select 1 from v)
+    and not exists (select 1 from long)
     and not exists (
       select 1
       from v
@@ -297,15 +326,16 @@ r as (
 select m.id, m.name, m.uidvalidity, m.uidnext, m.modseq, m.stamp, m.epoch,
   m.messages, m.unseen, m.deleted, m.bytes, m.deleted_bytes,
   m.recent, m.horizon, m.jumps, m.keywords, m.special_use, m.listseq, m.dropped,
-  exists (select 1 from v) and ((select count(*) from a) = 0 or m.id is not null) -- nothing: others were faster to rename or delete it
+  exists (select 1 from v) and ((select count(*) from a) = 0 or m.id is not null), -- nothing: others were faster to rename or delete it
+  exists (select 1 from long)
 from (select 1) one
 left join r m on true`,
-		[]any{account, from, to}, func(rows pgx.Rows) error {
+		[]any{account, from, to, int64(MaxName), int64(MaxLevels)}, func(rows pgx.Rows) error {
 			if rows.RawValues()[0] == nil {
-				return rows.Scan(append(make([]any, 19, 20), &found)...)
+				return rows.Scan(append(make([]any, 19, 21), &found, &long)...)
 			}
 			m := Mailbox{Account: account}
-			err := rows.Scan(append(m.into(), &found)...)
+			err := rows.Scan(append(m.into(), &found, &long)...)
 			c.ListSeq = m.ListSeq
 			if m.Name == to {
 				c.Mailbox = m
@@ -319,6 +349,8 @@ left join r m on true`,
 		return ListChange{}, err
 	case !found:
 		return ListChange{}, fmt.Errorf("%s: %w", what, ErrNoMailbox)
+	case long:
+		return ListChange{}, fmt.Errorf("%s: %w: that of a mailbox below it is too long", what, ErrName)
 	case c.ListSeq == 0:
 		return ListChange{}, fmt.Errorf("%s: %w", what, ErrExists)
 	}
@@ -327,7 +359,7 @@ left join r m on true`,
 }
 
 // Subscribe adds a name to the subscriptions, whether or not there is such a
-// mailbox. If it is there already nothing changes.
+// mailbox. If it is there already nothing changes. The error is ErrListLimit if there are MaxMailboxes already.
 func (db *DB) Subscribe(ctx context.Context, account AccountID, name string) (ListChange, error) {
 	return db.setSubscribed(ctx, account, name, true)
 }
@@ -340,6 +372,7 @@ func (db *DB) Unsubscribe(ctx context.Context, account AccountID, name string) (
 
 func (db *DB) setSubscribed(ctx context.Context, account AccountID, name string, subscribed bool) (ListChange, error) {
 	var c ListChange
+	refused := false
 	err := db.writeRow(ctx, fmt.Sprintf("change the subscription of %q", name), `
 with a as (
   update account
@@ -349,15 +382,24 @@ with a as (
       select 1
       from subscription s
       where s.account_id = $1::bigint and s.name = $2::text and s.subscribed)
+    and (not $3::boolean
+      or (select count(*) from subscription s where s.account_id = $1::bigint and s.subscribed) < $4::bigint)
   returning listseq),
 s as (
   insert into subscription (account_id, name, subscribed, listseq)
   select $1::bigint, $2::text, $3::boolean, a.listseq
   from a
   on conflict (account_id, name) do update set subscribed = excluded.subscribed, listseq = excluded.listseq)
-select coalesce((select listseq from a), o.listseq)
+select coalesce((select listseq from a), o.listseq),
+  $3::boolean and not exists (select 1 from a) and not exists (
+    select 1
+    from subscription s
+    where s.account_id = $1::bigint and s.name = $2::text and s.subscribed)
 from account o
 where o.account_id = $1::bigint`,
-		[]any{account, name, subscribed}, &c.ListSeq)
+		[]any{account, name, subscribed, int64(MaxMailboxes)}, &c.ListSeq, &refused)
+	if err == nil && refused {
+		return ListChange{}, fmt.Errorf("subscribe to %q: %w", name, ErrListLimit)
+	}
 	return c, notFound(err, "account %x", int64(account))
 }

@@ -61,6 +61,59 @@ func TestList(t *testing.T) {
 	})
 }
 
+// An account has a bounded number of mailboxes and of subscriptions, and what was deleted makes room.
+func TestListLimits(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *metadata.DB) {
+		ctx := t.Context()
+		n := inboxOf(t, db)
+		account := n.box.Account
+		_, err := db.Pool().Exec(ctx, `
+insert into mailbox (account_id, id, uidvalidity, stamp, epoch, listseq, name)
+select $1::bigint, 1000 + i, 1, 1, 1, 1, 'm' || i
+from generate_series(1, $2::bigint) i`, account, metadata.MaxMailboxes-2)
+		check(t, err)
+		create(t, db, n, "last")
+		wantErr(t, errOf(db.CreateMailbox(ctx, account, "more", nil)), metadata.ErrListLimit)
+		wantErr(t, errOf(db.CreateMailbox(ctx, account, "last", nil)), metadata.ErrExists)
+		check(t, errOf(db.DeleteMailbox(ctx, account, "last")))
+		create(t, db, n, "more")
+
+		_, err = db.Pool().Exec(ctx, `
+insert into subscription (account_id, name, subscribed, listseq)
+select $1::bigint, 's' || i, i > 1, 1
+from generate_series(1, $2::bigint) i`, account, metadata.MaxMailboxes-1) // beside INBOX
+		check(t, err)
+		for _, name := range []string{"more", "s2"} { // the second is there already
+			check(t, errOf(db.Subscribe(ctx, account, name)))
+		}
+		wantErr(t, errOf(db.Subscribe(ctx, account, "s1")), metadata.ErrListLimit)
+		check(t, errOf(db.Unsubscribe(ctx, account, "s2")))
+		check(t, errOf(db.Subscribe(ctx, account, "s1")))
+		after, err := db.List(ctx, account)
+		check(t, err)
+		if len(after.Mailboxes) != metadata.MaxMailboxes || len(after.Subscriptions) != metadata.MaxMailboxes ||
+			slices.Contains(after.Subscriptions, "s2") {
+			t.Errorf("%d mailboxes, %d subscriptions", len(after.Mailboxes), len(after.Subscriptions))
+		}
+	})
+}
+
+// A mailbox that is renamed with the one above it has no longer a name than one that is made.
+func TestRenameOfLongNames(t *testing.T) {
+	eachMode(t, func(t *testing.T, db *metadata.DB) {
+		ctx := t.Context()
+		n := inboxOf(t, db)
+		account := n.box.Account
+		long := strings.Repeat("x", metadata.MaxName-2)
+		create(t, db, n, "a/"+long)
+		create(t, db, n, "b/1/2/3/4/5/6/7/8/9")
+		wantErr(t, errOf(db.RenameMailbox(ctx, account, "a", "aa")), metadata.ErrName)
+		wantErr(t, errOf(db.RenameMailbox(ctx, account, "b", strings.Repeat("e/", 11)+"e")), metadata.ErrName)
+		check(t, errOf(db.RenameMailbox(ctx, account, "a", "c")))
+		check(t, errOf(db.RenameMailbox(ctx, account, "b", strings.Repeat("d/", 10)+"d")))
+	})
+}
+
 func TestDelete(t *testing.T) {
 	eachMode(t, func(t *testing.T, db *metadata.DB) {
 		ctx := t.Context()

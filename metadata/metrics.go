@@ -21,7 +21,7 @@ var statements = [...]string{
 	"accept the epoch", "add alias", "bump the epoch", "change the subscription of", "claim recent messages",
 	"claim work", "commit a new message", "commit collected messages", "commit flags", "commit new messages", "commit one mailbox",
 	"commit two mailboxes", "count the chunks of a mailbox", "compare the usage with the limits", "confirm the version of a mailbox", "count the owners of objects",
-	"count the quota of an account", "count what is left of an account", "create account", "create domain", "create mailbox", "create tenant",
+	"count mailboxes", "count the quota of an account", "count what is left of an account", "create account", "create domain", "create mailbox", "create tenant",
 	"delete domain", "delete mailbox", "delete tenant", "doom orphans", "empty an account", "find accounts to be deleted",
 	"find accounts to look through", "find deleted mailboxes", "find doomed objects", "find expunged messages",
 	"find mailboxes", "find old deliveries", "find the mailbox", "find the recipient", "forget a deleted mailbox", "forget deleted objects",

@@ -28,6 +28,8 @@ var (
 	ErrNoMailbox = errors.New("no such mailbox")
 	// ErrHasChildren says that a name that only stands above others cannot be deleted.
 	ErrHasChildren = errors.New("mailbox has children")
+	// ErrListLimit says that the account has MaxMailboxes mailboxes, or subscriptions, already.
+	ErrListLimit = errors.New("account cannot have more mailboxes or subscriptions")
 	// ErrInbox says that INBOX cannot be deleted, or cannot be what was asked.
 	ErrInbox = errors.New("not possible with INBOX")
 	// ErrConflict says that another commit came first: nothing happened.

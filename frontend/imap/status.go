@@ -40,6 +40,7 @@ var sentinels = []struct {
 }{
 	{metadata.ErrNoMailbox, imapwire.CodeNonExistent, "There is no such mailbox"},
 	{metadata.ErrExists, imapwire.CodeAlreadyExists, "There is a mailbox of that name already"},
+	{metadata.ErrListLimit, imapwire.CodeLimit, "The account cannot have more mailboxes or subscriptions"},
 	{metadata.ErrHasChildren, imapwire.CodeHasChildren, "That name only stands above others"},
 	{metadata.ErrInbox, imapwire.CodeCannot, "That cannot be done with INBOX"},
 	{metadata.ErrOverQuota, imapwire.CodeOverQuota, "The account has no room for that"},

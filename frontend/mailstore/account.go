@@ -3,6 +3,7 @@ package mailstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"starling/events"
@@ -90,12 +91,15 @@ func (a *Account) Delete(ctx context.Context, name string) (metadata.Mailbox, er
 
 // Rename renames a mailbox and its children. Renaming INBOX makes the mailbox
 // to and moves INBOX's messages there; INBOX and its children stay (RFC 9051
-// §6.3.6).
+// §6.3.6). ErrName says that a child would have too long a name.
 func (a *Account) Rename(ctx context.Context, from, to string) error {
 	if from == Inbox {
 		return a.renameInbox(ctx, to)
 	}
 	done, err := a.store.db.RenameMailbox(ctx, a.row.ID, from, to)
+	if errors.Is(err, metadata.ErrName) {
+		return fmt.Errorf("%w: that of a mailbox below it is too long", ErrName)
+	}
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"starling/metadata"
 )
 
 // Inbox is the name of the mailbox that every account has (RFC 9051 §5.1).
@@ -16,8 +18,8 @@ const Inbox = "INBOX"
 const Delimiter = '/'
 
 const (
-	maxName   = 1000 // bytes
-	maxLevels = 20
+	maxName   = metadata.MaxName // bytes
+	maxLevels = metadata.MaxLevels
 )
 
 // ErrName says that something cannot be a mailbox's name (NO [CANNOT]).
