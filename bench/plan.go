@@ -29,7 +29,7 @@ var plan = []step{
 	{name: "append 32", scenario: "append", clients: 32, messages: 2000},
 	{name: "deliver", scenario: "deliver", clients: 8, messages: 500},
 	{name: "fill", scenario: "fill"},
-	{name: "flags", scenario: "flags", repeats: 200, reading: true}, // each takes milliseconds
+	{name: "flags", scenario: "flags", repeats: 1000, reading: true}, // each takes a millisecond or some
 	{name: "headers", scenario: "headers", repeats: 5, reading: true},
 	{name: "search", scenario: "search", repeats: 5, reading: true},
 	{name: "body", scenario: "body", clients: 8, operations: 1000, reading: true},
