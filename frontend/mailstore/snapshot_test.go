@@ -175,7 +175,7 @@ func TestDiffOfSharedChunksCostsNothing(t *testing.T) {
 			t.Fatalf("%d differ", n)
 		}
 	})
-	if allocs > 0 {
+	if allocs > 2 { // under the race detector functions are allocated; a list would be grown some twenty times
 		t.Errorf("%v allocations for a whole mailbox, want none", allocs)
 	}
 }
