@@ -196,20 +196,21 @@ from m`,
 // whyNotCreated tells the account's absence, and its having too many, from a mailbox of that name, which was there
 // whatever has become of it since.
 func (db *DB) whyNotCreated(ctx context.Context, account AccountID, name string) error {
+	var state AccountState
 	var many int64
 	var there bool
-	pulses, err := db.AccountPulses(ctx, []AccountID{account})
-	if err == nil {
-		err = db.row(ctx, "count mailboxes", `
-select count(*), coalesce(bool_or(m.name = $2::text), false)
-from mailbox m
-where m.account_id = $1::bigint and not m.dropped`,
-			[]any{account, name}, &many, &there)
-	}
+	err := db.row(ctx, "find why a mailbox was not made", `
+select a.state, m.many, m.there
+from account a, lateral (
+  select count(*) as many, coalesce(bool_or(m.name = $2::text), false) as there
+  from mailbox m
+  where m.account_id = $1::bigint and not m.dropped) m
+where a.account_id = $1::bigint`,
+		[]any{account, name}, &state, &many, &there)
 	switch {
-	case err != nil:
-	case pulses[0].State == Deleting:
+	case errors.Is(err, pgx.ErrNoRows), err == nil && state == Deleting:
 		err = ErrNotFound
+	case err != nil:
 	case many >= MaxMailboxes && !there:
 		err = ErrListLimit
 	default:
