@@ -138,6 +138,7 @@ type MemoryConfig struct {
 	Answers   int64 `koanf:"answers" doc:"octets of memory for what is read to answer with; 0: 12 % of that, or 512 MiB"`
 	Rows      int64 `koanf:"rows" doc:"octets of memory for what was read of messages to list them, to read it no more; 0: 8 % of that, or 256 MiB"`
 	Searches  int64 `koanf:"searches" doc:"octets of memory for what searches asked of messages, to ask no more; 0: 5 % of that, or 128 MiB"`
+	Changes   int64 `koanf:"changes" doc:"octets of memory for COPY, MOVE, STORE and EXPUNGE of more than 1,000 messages; 0: 8 % of that, or 256 MiB"`
 }
 
 // AuthConfig is how logins are checked.

@@ -347,6 +347,7 @@ func (c *Config) checkMemory(v *problems, limit int64) {
 		{"mail.memory.answers", m.Answers},
 		{"mail.memory.rows", m.Rows},
 		{"mail.memory.searches", m.Searches},
+		{"mail.memory.changes", m.Changes},
 	} {
 		if part.octets != 0 && part.octets < 1<<20 {
 			v.wrong(part.key, "is %d; want at least 1048576 (1 MiB), or 0 for a part of what the process may use", part.octets)

@@ -210,6 +210,7 @@ func TestConfigValidate(t *testing.T) {
 		{func(c *Config) { c.Mail.Memory.Answers = 1<<20 - 1 }, []string{"mail.memory.answers: is 1048575; want"}},
 		{func(c *Config) { c.Mail.Memory.Rows = 1 }, []string{"mail.memory.rows: is 1; want"}},
 		{func(c *Config) { c.Mail.Memory.Searches = 1 }, []string{"mail.memory.searches: is 1; want"}},
+		{func(c *Config) { c.Mail.Memory.Changes = 1 }, []string{"mail.memory.changes: is 1; want"}},
 		{func(c *Config) { c.Auth.Hashers = -1 }, []string{"auth.hashers: is -1; want 0 or more"}},
 		{func(c *Config) { c.Auth.Trusted = []string{"10.0.0.1"} }, []string{`auth.trusted: "10.0.0.1" is no network`, "10.1.0.0/16"}},
 		{func(c *Config) { c.Log.Level = "loud" }, []string{`log.level: is "loud"; want debug, info, warn or error`}},
@@ -257,7 +258,7 @@ func TestConfigMemory(t *testing.T) {
 		{MemoryConfig{}, 10 << 20, ""}, // parts of the limit
 		{MemoryConfig{Mailboxes: 100 << 20, Incoming: 100 << 20}, math.MaxInt64, ""},
 		{MemoryConfig{Mailboxes: 100 << 20, Searches: 100 << 20}, 264 << 20, ""},
-		{MemoryConfig{Mailboxes: 100 << 20, Answers: 100 << 20}, 263 << 20, "mail.memory: is 276824064 octets with blobs.cache.memory, and the process may use 275775488;"},
+		{MemoryConfig{Mailboxes: 100 << 20, Changes: 100 << 20}, 263 << 20, "mail.memory: is 276824064 octets with blobs.cache.memory, and the process may use 275775488;"},
 	} {
 		c := validConfig()
 		c.Mail.Memory = test.given

@@ -82,6 +82,7 @@ func (n *node) openStore(ctx context.Context, blobs blobstore.Store) (err error)
 		BackupWindow: n.cfg.Mail.BackupWindow, Collect: n.cfg.Mail.Collect,
 		SnapshotMemory: n.cfg.Mail.Memory.Mailboxes, Inflight: n.cfg.Mail.Memory.Incoming,
 		ReadMemory: n.cfg.Mail.Memory.Answers, RowMemory: n.cfg.Mail.Memory.Rows, SearchMemory: n.cfg.Mail.Memory.Searches,
+		ChangeMemory: n.cfg.Mail.Memory.Changes,
 	})
 	return err
 }
